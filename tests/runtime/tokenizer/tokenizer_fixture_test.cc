@@ -88,6 +88,7 @@ TEST_P(TokenizerFixture, RecognizesAddedTokensInTrustedText) {
     const TextSegment segment{text, true};
     EXPECT_EQ(tokenizer.encode({&segment, 1}, true), ids) << Json(text).dump();
     EXPECT_EQ(tokenizer.decode(ids, false), item.at("decoded").get<std::string>());
+    if (!item.contains("skipped")) continue;  // see the script
     EXPECT_EQ(tokenizer.decode(ids, true), item.at("skipped").get<std::string>());
     EXPECT_EQ(stream(tokenizer, ids, true), item.at("skipped").get<std::string>());
   }
@@ -99,8 +100,9 @@ TEST_P(TokenizerFixture, DecodesArbitraryIdsWithBrokenUtf8AndMissingIds) {
   for (const Json& item : expected.content.at("arbitrary")) {
     const auto ids = item.at("ids").get<Ids>();
     EXPECT_EQ(tokenizer.decode(ids, false), item.at("decoded").get<std::string>()) << item.dump();
-    EXPECT_EQ(tokenizer.decode(ids, true), item.at("skipped").get<std::string>()) << item.dump();
     EXPECT_EQ(stream(tokenizer, ids, false), item.at("decoded").get<std::string>());
+    if (!item.contains("skipped")) continue;
+    EXPECT_EQ(tokenizer.decode(ids, true), item.at("skipped").get<std::string>()) << item.dump();
     EXPECT_EQ(stream(tokenizer, ids, true), item.at("skipped").get<std::string>());
   }
 }
@@ -149,7 +151,8 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerFixture,
 INSTANTIATE_TEST_SUITE_P(Variants, TokenizerFixture,
                          testing::Values("llama2_metaspace", "llama2_metaspace_split",
                                          "llama2_unknown", "llama2_unknown_fused",
-                                         "gpt2_prefix_space", "gpt2_removed", "qwen2_added"),
+                                         "llama2_normalized_special", "gpt2_prefix_space",
+                                         "gpt2_removed", "qwen2_added"),
                          name_of);
 INSTANTIATE_TEST_SUITE_P(Families, FamilyFixture,
                          testing::Values("smollm2", "smollm2_full", "gpt2", "llama3", "qwen2",

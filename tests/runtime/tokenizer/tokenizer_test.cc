@@ -124,6 +124,15 @@ TEST(Tokenizer, WhiteSpaceTokensAreFoundInAnyText) {
   EXPECT_EQ(t.encode_text("        "), (Ids{id}));
 }
 
+TEST(Tokenizer, SkipsASpecialTokenWhoseSpellingIsNormalized) {
+  Json changed = document("llama2");
+  for (Json& token : changed["added_tokens"]) token["normalized"] = true;
+  const Tokenizer t = Tokenizer::parse(changed, "changed");
+  const Ids ids = {*t.token_id("<s>"), *t.token_id("▁a"), *t.token_id("</s>")};
+  EXPECT_EQ(t.decode(ids, true), "a");
+  EXPECT_EQ(t.decode(ids, false), "<s> a </s>");  // the normalizer has put a space before each
+}
+
 TEST(Tokenizer, PutsSpecialTokensAroundWhereAsked) {
   const Tokenizer t = tokenizer("llama2");
   const TextSegment segment{"a", false};
