@@ -131,6 +131,9 @@ def main(arguments=None):
     except Refused as refusal:
         print(f"import_gguf: {refusal}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"import_gguf: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -161,7 +161,8 @@ def quantize(weight, bits):
         scales = (groups.abs().amax(2, keepdim=True) / 127).half()
         quants = (groups / scales.float()).round().clamp(-127, 127)
         exact = scales.float() * quants
-        parts = {"qweight": quants.to(torch.int8).reshape(weight.shape), "scales": scales.squeeze(2)}
+        flat = quants.to(torch.int8).reshape(weight.shape)
+        parts = {"qweight": flat, "scales": scales.squeeze(2)}
     parts = {suffix: part.contiguous() for suffix, part in parts.items()}
     return parts, exact.reshape(weight.shape)
 
@@ -193,7 +194,8 @@ def write_json(path, value):
 def _lines(value, depth):
     pad = " " * (depth + 1)
     if isinstance(value, dict):
-        inner = [f"{pad}{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items()]
+        inner = [f"{pad}{json.dumps(key)}: {_lines(item, depth + 1)}"
+                 for key, item in value.items()]
         return "{\n" + ",\n".join(inner) + "\n" + " " * depth + "}"
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         return ("[\n" + ",\n".join(pad + _lines(item, depth + 1) for item in value)
@@ -352,7 +354,7 @@ def make_smollm2(directory):
               f"{cases[-1]['text'][:60]!r}")
     write_json(folder / "teacher_forced.json", {"cases": cases})
     ids = tokenizer((folder / "text.txt").read_text(encoding="utf-8"))["input_ids"]
-    write_json(folder / "perplexity.json", perplexity_fixture(model, ids, 512))
+    write_json(folder / "perplexity.json", {**perplexity_fixture(model, ids, 512), "ids": ids})
 
 
 def main():
