@@ -52,14 +52,14 @@ std::vector<std::int32_t> Engine::select(const float* logits) {
   return tokens;
 }
 
-FinishReason Engine::finish_after(const Sequence& sequence, std::int32_t token) const {
-  if (token < 0) return FinishReason::kNonFinite;
+EndReason Engine::end_after(const Sequence& sequence, std::int32_t token) const {
+  if (token < 0) return EndReason::kNonFinite;
   const auto& eos = model_.config().eos_token_ids;
   if (!sequence.request.ignore_eos && std::binary_search(eos.begin(), eos.end(), token)) {
-    return FinishReason::kStop;
+    return EndReason::kStop;
   }
-  if (sequence.generated() == sequence.request.max_new_tokens) return FinishReason::kLength;
-  return FinishReason::kNone;
+  if (sequence.generated() == sequence.request.max_new_tokens) return EndReason::kLength;
+  return EndReason::kNone;
 }
 
 std::vector<TokenEvent> Engine::accept(const StepPlan& plan,
@@ -81,8 +81,8 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan,
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     Sequence& sequence = *batch_.sampled[i];
     if (tokens[i] >= 0) sequence.tokens.push_back(tokens[i]);
-    const FinishReason finish = finish_after(sequence, tokens[i]);
-    events.push_back({sequence.request.uid, tokens[i], finish});
+    const EndReason end = end_after(sequence, tokens[i]);
+    events.push_back({sequence.request.uid, tokens[i], end});
     decisions.add(sequence.request.uid);
     decisions.add(static_cast<std::uint64_t>(static_cast<std::uint32_t>(tokens[i])));
   }
@@ -91,7 +91,7 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan,
   stats_.peak_pages = std::max(stats_.peak_pages,
                                scheduler_.pages().size() - scheduler_.pages().free_pages());
   for (const TokenEvent& event : events) {
-    if (event.finish != FinishReason::kNone) scheduler_.remove(event.uid);
+    if (event.end != EndReason::kNone) scheduler_.remove(event.uid);
   }
   last_decisions_ = decisions.value();
   return events;

@@ -19,8 +19,8 @@ namespace paceline::runtime {
 /// What a step did for one request.
 struct TokenEvent {
   std::uint64_t uid = 0;
-  std::int32_t token = -1;  // the token sampled; -1 if there is none (kNonFinite, kCancelled)
-  FinishReason finish = FinishReason::kNone;
+  std::int32_t token = -1;  // the token sampled; -1 if there is none (kNonFinite)
+  EndReason end = EndReason::kNone;
 };
 
 /// Where the time of all steps went, in seconds.
@@ -72,7 +72,7 @@ class Engine {
   void apply(const Control& control);
   std::vector<std::int32_t> select(const float* logits);
   std::vector<TokenEvent> accept(const StepPlan& plan, const std::vector<std::int32_t>& tokens);
-  FinishReason finish_after(const Sequence& sequence, std::int32_t token) const;
+  EndReason end_after(const Sequence& sequence, std::int32_t token) const;
 
   LlamaModel& model_;
   kernels::Backend& backend_;

@@ -6,10 +6,6 @@
 
 namespace paceline::runtime {
 
-std::string_view finish_reason_name(FinishReason reason) {
-  return reason == FinishReason::kLength ? "length" : "stop";
-}
-
 std::int32_t StepPlan::rows() const {
   std::int32_t rows = 0;
   for (const PlannedRows& planned : context) rows += planned.rows;

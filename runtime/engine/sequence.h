@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "kernels/params.h"
@@ -20,10 +19,8 @@ struct EngineRequest {
   bool ignore_eos = false;
 };
 
-enum class FinishReason : std::uint8_t { kNone, kStop, kLength, kNonFinite, kCancelled };
-
-/// "stop" or "length", as OpenAI names them.
-std::string_view finish_reason_name(FinishReason reason);
+/// Why a request ended; kNonFinite: a logit that its next token hangs on is no number.
+enum class EndReason : std::uint8_t { kNone, kStop, kLength, kNonFinite };
 
 /// A request inside the engine. `tokens` are all tokens known so far, the prompt's first; the keys
 /// and values of the first `computed` stand in the cache. At least one token is always pending, so

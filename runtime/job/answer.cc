@@ -20,30 +20,30 @@ std::optional<std::size_t> StopStrings::find(const std::string& text) {
   return first;
 }
 
-Answer::Answer(const WorkItem& item, const Tokenizer* tokenizer) : stops_(item.stop) {
+GrowingAnswer::GrowingAnswer(const WorkItem& item, const Tokenizer* tokenizer) : stops_(item.stop) {
   if (tokenizer != nullptr) decoder_.emplace(*tokenizer, /*skip_special_tokens=*/true);
   result_.index = item.index;
 }
 
-bool Answer::push(const TokenEvent& event) {
-  check(result_.finish == FinishReason::kNone, "a token for a request that has ended");
+bool GrowingAnswer::push(const TokenEvent& event) {
+  check(result_.end == EndReason::kNone, "a token for a request that has ended");
   const auto now = std::chrono::steady_clock::now();
   const double ms = std::chrono::duration<double, std::milli>(now - taken_).count();
   if (result_.token_ids.empty()) result_.ttft_ms = ms;
   result_.total_ms = ms;
-  result_.finish = event.finish;
+  result_.end = event.end;
   if (event.token >= 0) {
     result_.token_ids.push_back(event.token);
     if (decoder_) result_.text += decoder_->push(event.token);
   }
-  if (event.finish != FinishReason::kNone && decoder_) result_.text += decoder_->finish();
+  if (event.end != EndReason::kNone && decoder_) result_.text += decoder_->finish();
   if (const auto cut = stops_.find(result_.text)) {
     result_.text.resize(*cut);
-    result_.finish = FinishReason::kStop;
+    result_.end = EndReason::kStop;
   }
-  return result_.finish != FinishReason::kNone;
+  return result_.end != EndReason::kNone;
 }
 
-WorkResult Answer::take() { return std::move(result_); }
+WorkResult GrowingAnswer::take() { return std::move(result_); }
 
 }  // namespace paceline::runtime

@@ -27,10 +27,10 @@ class StopStrings {
 };
 
 /// One running request's answer as it grows, on its replica's leader.
-class Answer {
+class GrowingAnswer {
  public:
   /// `tokenizer` may be null for a model directory without one: the text stays empty.
-  Answer(const WorkItem& item, const Tokenizer* tokenizer);
+  GrowingAnswer(const WorkItem& item, const Tokenizer* tokenizer);
 
   /// Takes one sampled token. True if the answer is complete: the event said so, or the token
   /// completed a stop string.

@@ -23,7 +23,7 @@ Control ReplicaLeader::next_control() {
   if (answers_.size() < room) {
     for (WorkItem& item : source_.take(room - answers_.size())) {
       const std::uint64_t uid = next_uid_++;
-      answers_.emplace(uid, Answer(item, tokenizer_));
+      answers_.emplace(uid, GrowingAnswer(item, tokenizer_));
       control.admit.push_back({.uid = uid,
                                .prompt = std::move(item.prompt),
                                .max_new_tokens = item.max_new_tokens,
@@ -43,7 +43,7 @@ void ReplicaLeader::digest(const std::vector<TokenEvent>& events) {
     check(answer != answers_.end(), "a token for request {}, which is not running", event.uid);
     answer->second.count_step();
     if (!answer->second.push(event)) continue;
-    if (event.finish == FinishReason::kNone) cancels_.push_back(event.uid);
+    if (event.end == EndReason::kNone) cancels_.push_back(event.uid);
     unconfirmed_.push_back(answer->second.take());
     answers_.erase(answer);
   }

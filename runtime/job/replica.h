@@ -19,7 +19,7 @@ enum class RunEnd { kDone, kTerminated };
 /// reported. A result is reported only once all ranks have agreed on the step that completed it.
 class ReplicaLeader {
  public:
-  /// `tokenizer` may be null, see Answer.
+  /// `tokenizer` may be null, see GrowingAnswer.
   ReplicaLeader(Engine& engine, const Tokenizer* tokenizer, WorkSource& source);
   RunEnd run();
 
@@ -30,7 +30,7 @@ class ReplicaLeader {
   Engine& engine_;
   const Tokenizer* tokenizer_;
   WorkSource& source_;
-  std::map<std::uint64_t, Answer> answers_;  // by uid
+  std::map<std::uint64_t, GrowingAnswer> answers_;  // by uid
   std::vector<WorkResult> unconfirmed_;      // completed in the last step
   std::vector<std::uint64_t> cancels_;       // ended by a stop string: the engine must be told
   std::uint64_t next_uid_ = 0;

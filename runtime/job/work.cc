@@ -47,7 +47,7 @@ std::vector<std::byte> encode_result(const WorkResult& result) {
   writer.value(result.index);
   writer.list(result.token_ids);
   writer.text(result.text);
-  writer.value(result.finish);
+  writer.value(result.end);
   writer.value(result.steps);
   writer.value(result.ttft_ms);
   writer.value(result.total_ms);
@@ -60,7 +60,7 @@ WorkResult decode_result(std::span<const std::byte> bytes) {
   result.index = reader.value<std::int64_t>();
   result.token_ids = reader.list<std::int32_t>();
   result.text = reader.text();
-  result.finish = reader.value<FinishReason>();
+  result.end = reader.value<EndReason>();
   result.steps = reader.value<std::int64_t>();
   result.ttft_ms = reader.value<double>();
   result.total_ms = reader.value<double>();

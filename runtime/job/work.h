@@ -27,7 +27,7 @@ struct WorkResult {
   std::int64_t index = 0;
   std::vector<std::int32_t> token_ids;  // end-of-sequence included
   std::string text;                     // special tokens and the stop string left out
-  FinishReason finish = FinishReason::kNone;
+  EndReason end = EndReason::kNone;
   std::int64_t steps = 0;  // forwards that gave at least one token
   double ttft_ms = 0;      // from the replica's taking it to its first token
   double total_ms = 0;     // to its last
