@@ -59,6 +59,10 @@ std::vector<IndexRange> deal(std::int64_t units, std::int64_t atom, int shards) 
   return ranges;
 }
 
+std::vector<IndexRange> vocabulary_shards(std::int64_t vocab_size, int virtual_shards) {
+  return deal(vocab_size, 16, virtual_shards);
+}
+
 IndexRange rank_shards(int virtual_shards, int tp, int rank) {
   check(1 <= tp && tp <= virtual_shards, "{} ranks cannot share {} virtual shards", tp,
         virtual_shards);

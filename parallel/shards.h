@@ -36,6 +36,9 @@ using kernels::Reduction;
 /// [40,40).
 std::vector<IndexRange> deal(std::int64_t units, std::int64_t atom, int shards);
 
+/// How the vocabulary is dealt: in atoms of 16 rows.
+std::vector<IndexRange> vocabulary_shards(std::int64_t vocab_size, int virtual_shards);
+
 /// The shards of a rank: [rank * V / tp, (rank + 1) * V / tp). Needs 1 <= tp <= V, so never empty.
 IndexRange rank_shards(int virtual_shards, int tp, int rank);
 
