@@ -13,9 +13,9 @@ namespace paceline::runtime {
 
 /// How the tokens of one request are chosen and where they end.
 struct SamplingParams {
-  float temperature = 0.0f;           ///< 0: greedy
-  std::int32_t top_k = 0;             ///< keep that many candidates; 0: all
-  float top_p = 1.0f;                 ///< keep the most probable candidates up to this mass; 1: all
+  float temperature = 0.0f;  ///< 0: greedy
+  std::int32_t top_k = 0;    ///< keep that many candidates; 0: all
+  float top_p = 1.0f;        ///< keep the most probable candidates up to this mass; 1: all
   std::optional<std::uint64_t> seed = {};  ///< without one: request_seed()
   std::int64_t max_tokens = 256;
   std::vector<std::string> stop = {};  ///< generation ends where one of these appears
