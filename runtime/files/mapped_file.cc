@@ -3,38 +3,20 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "runtime/files/file_descriptor.h"
 
 namespace paceline::runtime {
-namespace {
-
-/// Closes the descriptor on every path; the mapping outlives it.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-}  // namespace
 
 MappedFile MappedFile::open(const std::filesystem::path& path) {
   // Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.get() < 0) {
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.is_open()) {
     throw ConfigError("{}: cannot be opened for reading: {}", path.string(), std::strerror(errno));
   }
   struct stat status = {};
