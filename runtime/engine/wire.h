@@ -18,8 +18,9 @@ class WireWriter {
   template <typename T>
   void value(const T& plain) {
     static_assert(std::is_trivially_copyable_v<T>);
-    const auto* bytes = reinterpret_cast<const std::byte*>(&plain);
-    bytes_.insert(bytes_.end(), bytes, bytes + sizeof(T));
+    const std::size_t end = bytes_.size();
+    bytes_.resize(end + sizeof(T));
+    std::memcpy(bytes_.data() + end, &plain, sizeof(T));
   }
   template <typename T>
   void list(const std::vector<T>& items) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/engine/engine.h"
 #include "runtime/job/work.h"
 #include "runtime/tokenizer/tokenizer.h"
 

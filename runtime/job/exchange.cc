@@ -17,15 +17,12 @@ constexpr auto kProgressPeriod = std::chrono::seconds(1);
 
 enum class MessageKind : std::uint8_t { kWant, kResult, kProgress, kDone };
 
-std::vector<std::byte> with_kind(MessageKind kind, std::span<const std::byte> body) {
-  std::vector<std::byte> bytes{static_cast<std::byte>(kind)};
-  bytes.insert(bytes.end(), body.begin(), body.end());
-  return bytes;
-}
-
 template <typename T>
 std::vector<std::byte> message(MessageKind kind, const T& plain) {
-  return with_kind(kind, std::as_bytes(std::span(&plain, 1)));
+  WireWriter writer;
+  writer.value(kind);
+  writer.value(plain);
+  return writer.take();
 }
 
 struct Progress {
@@ -55,18 +52,18 @@ void WorkServer::receive(int replica, std::span<const std::byte> bytes) {
   const auto index = static_cast<std::size_t>(replica);
   ReplicaReport& report = reports_[index];
   heard_[index] = Clock::now();
-  check(!bytes.empty(), "an empty message from replica {}", replica);
-  WireReader reader(bytes.subspan(1));
-  switch (static_cast<MessageKind>(bytes[0])) {
+  WireReader reader(bytes);
+  switch (reader.value<MessageKind>()) {
     case MessageKind::kWant: {
-      const auto items = next(reader.value<std::uint64_t>());
-      std::vector<std::byte> reply = encode_work(items);
-      reply.push_back(static_cast<std::byte>(exhausted()));
-      world_.mailbox().send(leaders_[index], kToReplica, std::move(reply));
+      const std::vector<WorkItem> items = next(reader.value<std::uint64_t>());
+      WireWriter reply;
+      reply.value(exhausted());
+      encode_work(items, reply);
+      world_.mailbox().send(leaders_[index], kToReplica, reply.take());
       break;
     }
     case MessageKind::kResult:
-      complete(decode_result(bytes.subspan(1)));
+      complete(decode_result(reader));
       break;
     case MessageKind::kProgress: {
       const auto progress = reader.value<Progress>();
@@ -84,6 +81,7 @@ void WorkServer::receive(int replica, std::span<const std::byte> bytes) {
       break;
     }
   }
+  reader.done();
 }
 
 bool WorkServer::others_done() const {
@@ -132,11 +130,10 @@ std::vector<WorkItem> RemoteWork::take(std::size_t wanted) {
     asked_ = true;
   }
   while (auto reply = world_.mailbox().try_receive(kToReplica)) {
-    check(!reply->bytes.empty(), "an empty message from rank 0");
-    exhausted_ = reply->bytes.back() != std::byte{0};
-    for (WorkItem& item : decode_work(std::span(reply->bytes).first(reply->bytes.size() - 1))) {
-      ready_.push_back(std::move(item));
-    }
+    WireReader reader(reply->bytes);
+    exhausted_ = reader.value<bool>();
+    for (WorkItem& item : decode_work(reader)) ready_.push_back(std::move(item));
+    reader.done();
     asked_ = false;
   }
   const auto count = static_cast<std::ptrdiff_t>(std::min(wanted, ready_.size()));
@@ -147,7 +144,10 @@ std::vector<WorkItem> RemoteWork::take(std::size_t wanted) {
 }
 
 void RemoteWork::report(WorkResult result) {
-  world_.mailbox().send(0, kToServer, with_kind(MessageKind::kResult, encode_result(result)));
+  WireWriter writer;
+  writer.value(MessageKind::kResult);
+  encode_result(result, writer);
+  world_.mailbox().send(0, kToServer, writer.take());
 }
 
 void RemoteWork::serve() {

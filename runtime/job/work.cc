@@ -1,11 +1,8 @@
 #include "runtime/job/work.h"
 
-#include "runtime/engine/wire.h"
-
 namespace paceline::runtime {
 
-std::vector<std::byte> encode_work(const std::vector<WorkItem>& items) {
-  WireWriter writer;
+void encode_work(const std::vector<WorkItem>& items, WireWriter& writer) {
   writer.value(static_cast<std::uint64_t>(items.size()));
   for (const WorkItem& item : items) {
     writer.value(item.index);
@@ -18,11 +15,9 @@ std::vector<std::byte> encode_work(const std::vector<WorkItem>& items) {
     writer.value(static_cast<std::uint64_t>(item.stop.size()));
     for (const std::string& stop : item.stop) writer.text(stop);
   }
-  return writer.take();
 }
 
-std::vector<WorkItem> decode_work(std::span<const std::byte> bytes) {
-  WireReader reader(bytes);
+std::vector<WorkItem> decode_work(WireReader& reader) {
   std::vector<WorkItem> items;
   const auto count = reader.value<std::uint64_t>();
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -38,12 +33,10 @@ std::vector<WorkItem> decode_work(std::span<const std::byte> bytes) {
     for (std::uint64_t s = 0; s < stops; ++s) item.stop.push_back(reader.text());
     items.push_back(std::move(item));
   }
-  reader.done();
   return items;
 }
 
-std::vector<std::byte> encode_result(const WorkResult& result) {
-  WireWriter writer;
+void encode_result(const WorkResult& result, WireWriter& writer) {
   writer.value(result.index);
   writer.list(result.token_ids);
   writer.text(result.text);
@@ -51,11 +44,9 @@ std::vector<std::byte> encode_result(const WorkResult& result) {
   writer.value(result.steps);
   writer.value(result.ttft_ms);
   writer.value(result.total_ms);
-  return writer.take();
 }
 
-WorkResult decode_result(std::span<const std::byte> bytes) {
-  WireReader reader(bytes);
+WorkResult decode_result(WireReader& reader) {
   WorkResult result;
   result.index = reader.value<std::int64_t>();
   result.token_ids = reader.list<std::int32_t>();
@@ -64,7 +55,6 @@ WorkResult decode_result(std::span<const std::byte> bytes) {
   result.steps = reader.value<std::int64_t>();
   result.ttft_ms = reader.value<double>();
   result.total_ms = reader.value<double>();
-  reader.done();
   return result;
 }
 

@@ -2,11 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "runtime/engine/engine.h"
+#include "runtime/engine/sequence.h"
+#include "runtime/engine/wire.h"
 
 namespace paceline::runtime {
 
@@ -33,10 +33,10 @@ struct WorkResult {
   double total_ms = 0;     // to its last
 };
 
-std::vector<std::byte> encode_work(const std::vector<WorkItem>& items);
-std::vector<WorkItem> decode_work(std::span<const std::byte> bytes);
-std::vector<std::byte> encode_result(const WorkResult& result);
-WorkResult decode_result(std::span<const std::byte> bytes);
+void encode_work(const std::vector<WorkItem>& items, WireWriter& writer);
+std::vector<WorkItem> decode_work(WireReader& reader);
+void encode_result(const WorkResult& result, WireWriter& writer);
+WorkResult decode_result(WireReader& reader);
 
 /// Where a replica's leader gets its work and leaves what came of it.
 class WorkSource {
