@@ -184,7 +184,7 @@ std::vector<float> rope_inv_freq(const RopeConfig& rope, std::int64_t head_dim) 
   std::vector<float> frequencies;
   for (std::int64_t i = 0; i < head_dim / 2; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-    double frequency = kernels::pow_f64(rope.theta, exponent);
+    double frequency = kernels::exact::pow(rope.theta, exponent);
     if (rope.scaling == RopeScaling::kLinear) {
       frequency /= rope.factor;
     } else if (rope.scaling == RopeScaling::kLlama3) {
