@@ -77,6 +77,6 @@ struct CpuOptions {
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
 /// The instruction sets of the CPU backend that this machine can run, best first.
-std::vector<std::string_view> supported_isas();
+std::span<const std::string_view> supported_isas();
 
 }  // namespace paceline::kernels

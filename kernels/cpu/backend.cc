@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <cstring>
-#include <vector>
 
 #include "kernels/api.h"
 #include "kernels/core/host_buffer.h"
@@ -77,12 +76,6 @@ class CpuBackend final : public Backend {
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   return std::make_unique<CpuBackend>(options);
-}
-
-std::vector<std::string_view> supported_isas() {
-  std::vector<std::string_view> names;
-  for (const cpu::Isa isa : cpu::supported_isas()) names.push_back(cpu::isa_name(isa));
-  return names;
 }
 
 }  // namespace paceline::kernels
