@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/params.h"
 
@@ -66,11 +67,13 @@ class Backend {
 std::unique_ptr<Backend> make_reference_backend();
 
 struct CpuOptions {
-  int threads = 1;  // worker threads, the caller included
-  std::string isa;  // "avx2", "avx512", "avx512vnni"; empty: the best that the machine has
+  int threads = 1;       // worker threads, the caller included
+  std::string isa = {};  // "avx2", "avx512", "avx512vnni"; empty: the best that the machine has
+  std::vector<int> cpus = {};  // CPU that each thread is bound to, the caller first; empty: none
 };
 
-/// Throws ConfigError if the machine lacks AVX2, or the instruction set asked for.
+/// Throws ConfigError if the machine lacks AVX2 (with FMA and F16C) or the instruction set asked
+/// for, naming those it has, or if a thread cannot be bound to its CPU.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
 /// The instruction sets of the CPU backend that this machine can run, best first.
