@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "parallel/world.h"
+#include "tests/parallel/layer_stack.h"
 
 namespace paceline::parallel {
 namespace {
@@ -106,6 +107,20 @@ void loop(World& world, Exchange exchange, const std::string& phase, bool stuck)
   for (;;) pause();
 }
 
+// The split layers over all ranks give the bits that one rank alone gives.
+void layers(World& world) {
+  const std::vector<std::int32_t> tokens = {0, 99, 17, 17, 64};
+  for (const auto format : {kernels::WeightFormat::kFp32, kernels::WeightFormat::kInt4Group}) {
+    const LayerStack stack{.format = format};
+    const std::vector<float> expected = stack.logits(*make_single(), tokens);
+    for (const Exchange exchange : {Exchange::kShared, Exchange::kMpi}) {
+      const auto group = world.split_replicas(world.size(), exchange);
+      check(stack.logits(*group, tokens) == expected, "{} ranks by {} give other logits",
+            world.size(), group->exchange());
+    }
+  }
+}
+
 void latency(World& world) {
   using Clock = std::chrono::steady_clock;
   for (const Exchange exchange : {Exchange::kShared, Exchange::kMpi}) {
@@ -135,6 +150,7 @@ void run(World& world, const std::vector<std::string>& arguments) {
   const std::string& mode = arguments.at(0);
   const auto exchange = [&] { return parse_exchange(arguments.at(1)); };
   if (mode == "collectives") return collectives(world);
+  if (mode == "layers") return layers(world);
   if (mode == "mail") return mail(world);
   if (mode == "late") return late(world, exchange());
   if (mode == "loop") return loop(world, exchange(), arguments.at(2), false);

@@ -154,6 +154,12 @@ TEST_P(MpiTest, MailOfAnySizeComesBack) {
   EXPECT_EQ(job.output(), "ok\n");
 }
 
+TEST_P(MpiTest, SplitLayersGiveTheBitsOfOneRank) {
+  Job job(GetParam(), {"layers"});
+  EXPECT_EQ(job.finish(), 0) << job.output();
+  EXPECT_EQ(job.output(), "ok\n");
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, MpiTest, ::testing::Values(1, 2, 3, 4, 8));
 
 class ExchangeTest : public ::testing::TestWithParam<const char*> {};
