@@ -138,8 +138,8 @@ void Watchdog::check_peers() {
   }
   const auto now = std::chrono::steady_clock::now();
   if (!giving_up_) {
-    gave_up_ = now;
-  } else if (now - gave_up_ > kGrace) {
+    last_whole_ = now;
+  } else if (now - last_whole_ > kGrace) {
     _exit(kPeerDiedExit);
   }
 }
