@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -88,7 +88,9 @@ Watchdog::Watchdog(std::shared_ptr<Board> board, std::string host, Signals& sign
   for (int local_rank = 0; local_rank < board_->local_size(); ++local_rank) {
     if (local_rank == board_->local_rank()) continue;
     const pid_t pid = board_->entry(local_rank).pid;
-    peers_.push_back({local_rank, pid, pidfd_open(pid, 0), true});
+    // Not glibc's function of that name: its header forgets C++ in Debian 12.
+    const int descriptor = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    peers_.push_back({local_rank, pid, descriptor, true});
   }
   thread_ = std::thread([this] { watch(); });
 }
@@ -136,8 +138,8 @@ void Watchdog::check_peers() {
   }
   const auto now = std::chrono::steady_clock::now();
   if (!giving_up_) {
-    gave_up_ = now;
-  } else if (now - gave_up_ > kGrace) {
+    last_whole_ = now;
+  } else if (now - last_whole_ > kGrace) {
     _exit(kPeerDiedExit);
   }
 }

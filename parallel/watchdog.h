@@ -88,8 +88,8 @@ class Watchdog {
   pid_t parent_;  // 0: not watched
   std::vector<Peer> peers_;
   int wake_ = -1;  // an eventfd: the destructor's call
-  std::chrono::steady_clock::time_point gave_up_;
-  bool giving_up_ = false;
+  bool giving_up_ = false;  // this process or a peer has
+  std::chrono::steady_clock::time_point last_whole_ = std::chrono::steady_clock::now();
   std::thread thread_;
 };
 

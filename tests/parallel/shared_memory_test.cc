@@ -4,11 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
-#include <numeric>
-#include <thread>
 
 #include "kernels/core/error.h"
+#include "tests/parallel/rank_threads.h"
 
 namespace paceline::parallel {
 namespace {
@@ -16,24 +14,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-MemberNames names_of(int size) {
-  MemberNames names;
-  for (int rank = 0; rank < size; ++rank) names.push_back("rank " + std::to_string(rank));
-  return names;
-}
-
-// Runs `body` as every rank of a group, each a thread; the segment is what processes would map.
-void run_ranks(int size, std::size_t chunk, const RankState& state,
-               const std::function<void(Communicator&)>& body) {
-  const auto segment = std::make_shared<SharedSegment>(shared_group_bytes(size, chunk));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < size; ++rank) {
-    threads.emplace_back(
-        [&, rank] { body(*make_shared_group(segment, rank, names_of(size), state, chunk)); });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 std::byte pattern(int rank, std::size_t i, int round) {
   return static_cast<std::byte>((rank * 101 + static_cast<int>(i) * 7 + round * 13) & 0xff);
