@@ -61,7 +61,8 @@ HWY_INLINE float sum_four(hn::Vec<hn::Full128<float>> v) {
 }
 
 /// Lanes i and i + 8, then i + 4, i + 2, i + 1.
-HWY_INLINE float sum_lanes(const FloatVec (&lanes)[kVectors]) {
+template <class V>
+HWY_INLINE float sum_lanes(const V (&lanes)[kVectors]) {
   const hn::Full256<float> d8;
   const hn::Full128<float> d4;
   hn::Vec<hn::Full256<float>> eight;
