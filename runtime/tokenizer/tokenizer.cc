@@ -84,7 +84,7 @@ Tokenizer Tokenizer::parse(const Json& tokenizer_json, std::string_view source) 
 }
 
 std::vector<std::int32_t> Tokenizer::encode_text(std::string_view text) const {
-  const TextSegment segment{text, false};
+  const TextSegment segment{std::string(text), false};
   return encode({&segment, 1}, false);
 }
 

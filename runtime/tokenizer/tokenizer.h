@@ -15,15 +15,9 @@
 #include "runtime/tokenizer/normalizer.h"
 #include "runtime/tokenizer/post_processor.h"
 #include "runtime/tokenizer/pre_tokenizer.h"
+#include "runtime/tokenizer/text_segment.h"
 
 namespace paceline::runtime {
-
-/// A stretch of a prompt. In what the author of a chat template wrote (trusted) special and other
-/// added tokens are recognized; in what a user wrote they are ordinary text.
-struct TextSegment {
-  std::string_view text;
-  bool trusted = false;
-};
 
 /// Text to token ids and back, as a Hugging Face `tokenizer.json` states it: byte-level BPE (GPT-2,
 /// Llama 3, Qwen2, SmolLM) and SentencePiece-style BPE with byte fallback (Llama 2, Vicuna). Gives
