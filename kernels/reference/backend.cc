@@ -1,0 +1,50 @@
+#include <cstring>
+
+#include "kernels/api.h"
+#include "kernels/core/host_buffer.h"
+#include "kernels/reference/linear.h"
+#include "kernels/reference/ops.h"
+
+namespace paceline::kernels {
+namespace {
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string_view numerics() const override { return "cpu"; }
+  std::string description() const override { return "reference, 1 thread"; }
+
+  Buffer allocate(std::size_t bytes) override { return allocate_host(bytes); }
+  void upload(void* device, const void* host, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(device, host, bytes);
+  }
+  void download(void* host, const void* device, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(host, device, bytes);
+  }
+  void synchronize() override {}
+
+  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+                                     const Reduction& reduction) override {
+    return reference::pack(matrix, reduction);
+  }
+  void linear(const LinearParams& params) override { reference::linear(params); }
+  void embed(const EmbedParams& params) override { reference::embed(params); }
+  void sum_partials(const SumPartialsParams& params) override { reference::sum_partials(params); }
+  void rms_norm(const RmsNormParams& params) override { reference::rms_norm(params); }
+  void rope_table(const RopeTableParams& params) override { reference::rope_table(params); }
+  void rope_append(const RopeAppendParams& params) override { reference::rope_append(params); }
+  void attention(const AttentionParams& params) override { reference::attention(params); }
+  void silu_mul(const SiluMulParams& params) override { reference::silu_mul(params); }
+  void gather_rows(const GatherRowsParams& params) override { reference::gather_rows(params); }
+  void select_tokens(const SelectTokensParams& params) override {
+    reference::select_tokens(params);
+  }
+  void token_log_probs(const TokenLogProbsParams& params) override {
+    reference::token_log_probs(params);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend() { return std::make_unique<ReferenceBackend>(); }
+
+}  // namespace paceline::kernels
