@@ -75,7 +75,11 @@ struct DenseProduct : Format {
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
       Vec w[V];
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) w[v] = Format::widen(weights[v] + k * kPanel);
+      for (int v = 0; v < V; ++v) {
+        const typename Format::Element* from = weights[v] + k * kPanel;
+        prefetch(reinterpret_cast<const std::byte*>(from), 1);
+        w[v] = Format::widen(from);
+      }
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         const Vec x = broadcast(in[r] + k);
@@ -264,14 +268,15 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
   }
 }
 
-// Column vectors that a tile of so many rows takes: as many float chains as fit the registers.
-// Integer products have work enough in one vector, whose weights are unpacked for all rows, and
-// like their panels one after the other, as they lie.
+// Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
+// panels at a time; two hide the latency of its float chains. More rows take as many chains as fit
+// the registers. An integer product has work enough in one vector, unpacked once for all rows.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
-  if (Product::kInteger) return rows <= 2 ? kPanel / kLanes : 1;
-  const int fitting = kRegisters / 2 / rows;
-  return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+  constexpr int kVectorsPerPanel = kPanel / kLanes;
+  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : 1;
+  if (rows == 1) return 2 * kVectorsPerPanel;
+  return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
 // R rows times column vectors [begin, end).
