@@ -50,7 +50,9 @@ class AddedTokens {
   /// Splits normalized text at the tokens with normalized = true.
   std::vector<TextSplit> split_normalized(const AttributedText& text) const;
 
-  AddedTokens(AddedTokens&&) = default;  // the tries point at the tokens
+  // Not copied: the tries point at the tokens.
+  AddedTokens(AddedTokens&&) = default;
+  AddedTokens& operator=(AddedTokens&&) = default;
 
   const AddedToken* find(std::int32_t id) const;
   const AddedToken* find(std::string_view content) const;
