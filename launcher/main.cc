@@ -1,1 +1,3 @@
-int main() { return 0; }
+#include "launcher/command_line.h"
+
+int main(int argc, char** argv) { return paceline::launcher::run(argc, argv); }

@@ -40,7 +40,8 @@ class FatalError : public std::runtime_error {
 /// Throws FatalError unless an invariant holds. For the program's own mistakes, never for input.
 template <typename... Args>
 void check(bool holds, fmt::format_string<Args...> format, Args&&... args) {
-  if (!holds) [[unlikely]] throw FatalError(format, std::forward<Args>(args)...);
+  if (!holds) [[unlikely]]
+    throw FatalError(format, std::forward<Args>(args)...);
 }
 
 }  // namespace paceline

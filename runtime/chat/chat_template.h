@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "runtime/chat/budget.h"
-#include "runtime/chat/segment.h"
+#include "runtime/tokenizer/text_segment.h"
 #include "runtime/files/json.h"
 
 namespace paceline::runtime {

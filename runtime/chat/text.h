@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "runtime/chat/budget.h"
-#include "runtime/chat/segment.h"
+#include "runtime/tokenizer/text_segment.h"
 
 /// Strings of the chat template language: UTF-8 whose every byte knows whether it is trusted.
 namespace paceline::runtime::chat {

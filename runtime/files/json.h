@@ -26,8 +26,10 @@ struct JsonLimits {
 /// Throws ConfigError.
 Json parse_json(std::string_view text, std::string_view source, const JsonLimits& limits = {});
 
-/// Reads a whole file; throws ConfigError naming the path if it cannot be read or exceeds `max_bytes`.
-std::string read_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{64} << 20);
+/// Reads a whole file; throws ConfigError naming the path if it cannot be read or exceeds
+/// `max_bytes`.
+std::string read_file(const std::filesystem::path& path,
+                      std::size_t max_bytes = std::size_t{64} << 20);
 
 /// read_file, then parse_json with the path as the source.
 Json read_json(const std::filesystem::path& path, const JsonLimits& limits = {});

@@ -40,5 +40,27 @@ TEST(ParseJson, BoundsDepthAndSize) {
   EXPECT_THROW(parse_json("[1,2,3]", "test", {.max_bytes = 6}), ConfigError);
 }
 
+TEST(ParseJson, RefusesNumbersThatNoDoubleHolds) {
+  expect_refused("[1e999]", "not valid JSON at byte");
+  EXPECT_EQ(parse_json("1e308", "test").get<double>(), 1e308);
+}
+
+TEST(ParseJson, MessagesStayShort) {
+  try {
+    parse_json("\"" + std::string(100'000, 'a'), "place");
+    FAIL() << "accepted an open string";
+  } catch (const ConfigError& error) {
+    EXPECT_LT(std::string(error.what()).size(), 400u);
+  }
+}
+
+// A parser that looks back over the list at each object would need 10^11 steps here.
+TEST(ParseJson, ALongListOfObjectsTakesLinearTime) {
+  constexpr std::size_t kObjects = 500'000;
+  std::string text = "[{}";
+  for (std::size_t i = 1; i < kObjects; ++i) text += ",{}";
+  EXPECT_EQ(parse_json(text + "]", "test").size(), kObjects);
+}
+
 }  // namespace
 }  // namespace paceline::runtime

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/params.h"
+
+namespace paceline::kernels {
+
+/// Memory of a backend's device, 64-byte aligned and zeroed. Moves, never copies.
+class Buffer {
+ public:
+  using Release = void (*)(void*);
+  Buffer() = default;
+  Buffer(void* data, std::size_t bytes, Release release) : data_(data, release), bytes_(bytes) {}
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_.get());
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::unique_ptr<void, Release> data_{nullptr, [](void*) {}};
+  std::size_t bytes_ = 0;
+};
+
+/// Everything that runs on a device. Two backends that share a `numerics()` give the same bits for
+/// the same parameters; within one, a row's result depends on that row alone.
+/// Ops run in the order they are called; results may be read after `synchronize`.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// What the bits depend on: "cpu", "cuda". The reference backend shares the CPU's.
+  virtual std::string_view numerics() const = 0;
+  /// For people: instruction set, threads.
+  virtual std::string description() const = 0;
+
+  virtual Buffer allocate(std::size_t bytes) = 0;
+  virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
+  virtual void download(void* host, const void* device, std::size_t bytes) = 0;
+  virtual void synchronize() = 0;
+
+  /// Lays a matrix out for `linear` and `embed`. The reduction's columns are the matrix's own,
+  /// ascending, without gaps, each boundary at a multiple of the format's activation group.
+  virtual std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+                                             const Reduction& reduction) = 0;
+
+  virtual void linear(const LinearParams& params) = 0;
+  virtual void embed(const EmbedParams& params) = 0;
+  virtual void sum_partials(const SumPartialsParams& params) = 0;
+  virtual void rms_norm(const RmsNormParams& params) = 0;
+  virtual void rope_table(const RopeTableParams& params) = 0;
+  virtual void rope_append(const RopeAppendParams& params) = 0;
+  virtual void attention(const AttentionParams& params) = 0;
+  virtual void silu_mul(const SiluMulParams& params) = 0;
+  virtual void gather_rows(const GatherRowsParams& params) = 0;
+  virtual void select_tokens(const SelectTokensParams& params) = 0;
+  virtual void token_log_probs(const TokenLogProbsParams& params) = 0;
+};
+
+/// Plain scalar C++, one thread: the oracle of every test.
+std::unique_ptr<Backend> make_reference_backend();
+
+struct CpuOptions {
+  int threads = 1;       // worker threads, the caller included
+  std::string isa = {};  // "avx2", "avx512", "avx512vnni"; empty: the best that the machine has
+  std::vector<int> cpus = {};  // CPU that each thread is bound to, the caller first; empty: none
+};
+
+/// Throws ConfigError if the machine lacks AVX2 (with FMA and F16C) or the instruction set asked
+/// for, naming those it has, or if a thread cannot be bound to its CPU.
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+/// The instruction sets of the CPU backend that this machine can run, best first.
+std::span<const std::string_view> supported_isas();
+
+}  // namespace paceline::kernels

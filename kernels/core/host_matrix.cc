@@ -1,0 +1,311 @@
+#include "kernels/core/host_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+
+#include "kernels/core/error.h"
+#include "kernels/core/half.h"
+
+namespace paceline::kernels {
+
+namespace {
+
+template <typename T>
+T load(const std::byte* bytes, std::int64_t index) {
+  T value;
+  std::memcpy(&value, bytes + static_cast<std::size_t>(index) * sizeof(T), sizeof(T));
+  return value;
+}
+
+template <typename T>
+void store(std::byte* bytes, std::int64_t index, T value) {
+  std::memcpy(bytes + static_cast<std::size_t>(index) * sizeof(T), &value, sizeof(T));
+}
+
+bool is_grouped(WeightFormat format) {
+  return format == WeightFormat::kInt8Group || format == WeightFormat::kInt4Group;
+}
+
+bool is_integer(WeightFormat format) {
+  return format == WeightFormat::kInt8Channel || is_grouped(format);
+}
+
+void check_sizes(const HostMatrix& matrix) {
+  check(matrix.rows >= 0 && matrix.cols >= 0, "matrix of [{}, {}]", matrix.rows, matrix.cols);
+  const RowBytes row = row_bytes(matrix.format, matrix.cols);
+  const auto rows = static_cast<std::size_t>(matrix.rows);
+  check(matrix.values.size() == rows * row.values && matrix.scales.size() == rows * row.scales &&
+            matrix.minimums.size() == rows * row.minimums,
+        "{} matrix [{}, {}] has {} + {} + {} bytes", format_name(matrix.format), matrix.rows,
+        matrix.cols, matrix.values.size(), matrix.scales.size(), matrix.minimums.size());
+}
+
+// An all-zero matrix.
+HostMatrix make_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  const RowBytes row = row_bytes(format, cols);
+  HostMatrix matrix{format, rows, cols, {}, {}, {}};
+  matrix.values.resize(static_cast<std::size_t>(rows) * row.values);
+  matrix.scales.resize(static_cast<std::size_t>(rows) * row.scales);
+  matrix.minimums.resize(static_cast<std::size_t>(rows) * row.minimums);
+  return matrix;
+}
+
+// Rows [begin, end) of one of the three arrays.
+void append_rows(std::vector<std::byte>& to, const std::vector<std::byte>& from, std::size_t bytes,
+                 IndexRange rows) {
+  const auto begin = static_cast<std::size_t>(rows.begin) * bytes;
+  const auto end = static_cast<std::size_t>(rows.end) * bytes;
+  to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(begin),
+            from.begin() + static_cast<std::ptrdiff_t>(end));
+}
+
+// One row of a matrix, for reading.
+struct RowView {
+  const std::byte* values;
+  const std::byte* scales;
+  const std::byte* minimums;
+};
+
+RowView row_view(const HostMatrix& matrix, const RowBytes& bytes, std::int64_t row) {
+  const auto r = static_cast<std::size_t>(row);
+  return {matrix.values.data() + r * bytes.values, matrix.scales.data() + r * bytes.scales,
+          matrix.minimums.data() + r * bytes.minimums};
+}
+
+void decode_int4(const RowView& row, std::int64_t cols, float* out) {
+  for (std::int64_t group = 0; group < cols / kWeightGroup; ++group) {
+    const float scale = fp16_to_fp32(load<std::uint16_t>(row.scales, group));
+    const float minimum = fp16_to_fp32(load<std::uint16_t>(row.minimums, group));
+    for (std::int64_t k = group * kWeightGroup; k < (group + 1) * kWeightGroup; k += 2) {
+      const auto pair = load<std::uint8_t>(row.values, k / 2);
+      out[k] = std::fma(scale, static_cast<float>(pair & 15), minimum);
+      out[k + 1] = std::fma(scale, static_cast<float>(pair >> 4), minimum);
+    }
+  }
+}
+
+void decode_row(WeightFormat format, const RowView& row, std::int64_t cols, float* out) {
+  switch (format) {
+    case WeightFormat::kFp32:
+      if (cols > 0) std::memcpy(out, row.values, static_cast<std::size_t>(cols) * sizeof(float));
+      return;
+    case WeightFormat::kBf16:
+      for (std::int64_t k = 0; k < cols; ++k) {
+        out[k] = bf16_to_fp32(load<std::uint16_t>(row.values, k));
+      }
+      return;
+    case WeightFormat::kFp16:
+      for (std::int64_t k = 0; k < cols; ++k) {
+        out[k] = fp16_to_fp32(load<std::uint16_t>(row.values, k));
+      }
+      return;
+    case WeightFormat::kInt8Channel: {
+      const float scale = load<float>(row.scales, 0);
+      for (std::int64_t k = 0; k < cols; ++k) {
+        out[k] = scale * static_cast<float>(load<std::int8_t>(row.values, k));
+      }
+      return;
+    }
+    case WeightFormat::kInt8Group:
+      for (std::int64_t k = 0; k < cols; ++k) {
+        const float scale = fp16_to_fp32(load<std::uint16_t>(row.scales, k / kWeightGroup));
+        out[k] = scale * static_cast<float>(load<std::int8_t>(row.values, k));
+      }
+      return;
+    case WeightFormat::kInt4Group:
+      decode_int4(row, cols, out);
+      return;
+  }
+}
+
+// value / scale rounded to an integer of [low, high]; 0 where the scale has vanished.
+float quantized(float value, float scale, float low, float high) {
+  if (scale == 0) return 0;
+  return std::clamp(std::nearbyint(value / scale), low, high);
+}
+
+std::uint16_t finite_fp16(float value) {
+  const std::uint16_t half = fp32_to_fp16(value);
+  if ((half & 0x7c00u) == 0x7c00u) {
+    throw ConfigError("a weight group needs the scale or minimum {}, beyond fp16", value);
+  }
+  return half;
+}
+
+float largest_magnitude(std::span<const float> values) {
+  float largest = 0;
+  for (float value : values) largest = std::max(largest, std::abs(value));
+  return largest;
+}
+
+void encode_int8(std::span<const float> in, float scale, std::byte* values, std::int64_t first) {
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    store(values, first + static_cast<std::int64_t>(i),
+          static_cast<std::int8_t>(quantized(in[i], scale, -127, 127)));
+  }
+}
+
+void encode_int4_group(std::span<const float> in, HostMatrix& matrix, std::int64_t group) {
+  const auto [low, high] = std::ranges::minmax(in);
+  const std::uint16_t minimum_half = finite_fp16(low);
+  const std::uint16_t scale_half = finite_fp16((high - low) / 15.0f);
+  store(matrix.minimums.data(), group, minimum_half);
+  store(matrix.scales.data(), group, scale_half);
+  const float minimum = fp16_to_fp32(minimum_half);
+  const float scale = fp16_to_fp32(scale_half);
+  for (std::size_t i = 0; i < in.size(); i += 2) {
+    const auto first = static_cast<unsigned>(quantized(in[i] - minimum, scale, 0, 15));
+    const auto second = static_cast<unsigned>(quantized(in[i + 1] - minimum, scale, 0, 15));
+    store(matrix.values.data(), group * kWeightGroup / 2 + static_cast<std::int64_t>(i) / 2,
+          static_cast<std::uint8_t>(first | second << 4));
+  }
+}
+
+void encode_row(std::span<const float> in, HostMatrix& matrix, std::int64_t row) {
+  const auto cols = static_cast<std::int64_t>(in.size());
+  const std::int64_t first = row * cols;
+  switch (matrix.format) {
+    case WeightFormat::kFp32:
+      for (std::int64_t k = 0; k < cols; ++k) store(matrix.values.data(), first + k, in[k]);
+      return;
+    case WeightFormat::kBf16:
+      for (std::int64_t k = 0; k < cols; ++k) {
+        store(matrix.values.data(), first + k, fp32_to_bf16(in[k]));
+      }
+      return;
+    case WeightFormat::kFp16:
+      for (std::int64_t k = 0; k < cols; ++k) {
+        store(matrix.values.data(), first + k, fp32_to_fp16(in[k]));
+      }
+      return;
+    case WeightFormat::kInt8Channel: {
+      const float scale = largest_magnitude(in) / 127.0f;
+      store(matrix.scales.data(), row, scale);
+      encode_int8(in, scale, matrix.values.data(), first);
+      return;
+    }
+    case WeightFormat::kInt8Group:
+    case WeightFormat::kInt4Group:
+      break;
+  }
+  for (std::int64_t k = 0; k < cols; k += kWeightGroup) {
+    const std::span<const float> group = in.subspan(k, kWeightGroup);
+    const std::int64_t index = (first + k) / kWeightGroup;
+    if (matrix.format == WeightFormat::kInt4Group) {
+      encode_int4_group(group, matrix, index);
+    } else {
+      const std::uint16_t scale = finite_fp16(largest_magnitude(group) / 127.0f);
+      store(matrix.scales.data(), index, scale);
+      encode_int8(group, fp16_to_fp32(scale), matrix.values.data(), first + k);
+    }
+  }
+}
+
+}  // namespace
+
+RowBytes row_bytes(WeightFormat format, std::int64_t cols) {
+  check(!is_grouped(format) || cols % kWeightGroup == 0, "{} needs cols in groups of {}, not {}",
+        format_name(format), kWeightGroup, cols);
+  const auto k = static_cast<std::size_t>(cols);
+  switch (format) {
+    case WeightFormat::kFp32:
+      return {4 * k, 0, 0};
+    case WeightFormat::kBf16:
+    case WeightFormat::kFp16:
+      return {2 * k, 0, 0};
+    case WeightFormat::kInt8Channel:
+      return {k, 4, 0};
+    case WeightFormat::kInt8Group:
+      return {k, 2 * (k / kWeightGroup), 0};
+    case WeightFormat::kInt4Group:
+      return {k / 2, 2 * (k / kWeightGroup), 2 * (k / kWeightGroup)};
+  }
+  throw FatalError("unknown weight format {}", static_cast<int>(format));
+}
+
+HostMatrix take_rows(const HostMatrix& matrix, std::span<const IndexRange> ranges) {
+  check_sizes(matrix);
+  const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
+  HostMatrix taken{matrix.format, 0, matrix.cols, {}, {}, {}};
+  for (IndexRange range : ranges) {
+    check(0 <= range.begin && range.begin <= range.end && range.end <= matrix.rows,
+          "rows [{}, {}) of {}", range.begin, range.end, matrix.rows);
+    taken.rows += range.size();
+    append_rows(taken.values, matrix.values, bytes.values, range);
+    append_rows(taken.scales, matrix.scales, bytes.scales, range);
+    append_rows(taken.minimums, matrix.minimums, bytes.minimums, range);
+  }
+  return taken;
+}
+
+HostMatrix take_cols(const HostMatrix& matrix, IndexRange range) {
+  check_sizes(matrix);
+  check(0 <= range.begin && range.begin <= range.end && range.end <= matrix.cols,
+        "columns [{}, {}) of {}", range.begin, range.end, matrix.cols);
+  // row_bytes refuses a range that cuts a group.
+  const RowBytes all = row_bytes(matrix.format, matrix.cols);
+  const RowBytes before = row_bytes(matrix.format, range.begin);
+  const RowBytes kept = row_bytes(matrix.format, range.size());
+  const bool per_row_scale = matrix.format == WeightFormat::kInt8Channel;
+  const std::size_t scales_before = per_row_scale ? 0 : before.scales;
+  HostMatrix taken = make_matrix(matrix.format, matrix.rows, range.size());
+  const auto copy = [&](std::vector<std::byte>& to, const std::vector<std::byte>& from,
+                        std::size_t stride, std::size_t skip, std::size_t count) {
+    for (std::size_t row = 0; count > 0 && row < static_cast<std::size_t>(matrix.rows); ++row) {
+      std::memcpy(to.data() + row * count, from.data() + row * stride + skip, count);
+    }
+  };
+  copy(taken.values, matrix.values, all.values, before.values, kept.values);
+  copy(taken.scales, matrix.scales, all.scales, scales_before, kept.scales);
+  copy(taken.minimums, matrix.minimums, all.minimums, before.minimums, kept.minimums);
+  return taken;
+}
+
+HostMatrix concat_rows(std::span<const HostMatrix> parts) {
+  check(!parts.empty(), "no matrices to put together");
+  HostMatrix whole{parts[0].format, 0, parts[0].cols, {}, {}, {}};
+  for (const HostMatrix& part : parts) {
+    check_sizes(part);
+    check(part.format == whole.format && part.cols == whole.cols,
+          "a {} matrix of {} columns after a {} one of {}", format_name(part.format), part.cols,
+          format_name(whole.format), whole.cols);
+    whole.rows += part.rows;
+    whole.values.insert(whole.values.end(), part.values.begin(), part.values.end());
+    whole.scales.insert(whole.scales.end(), part.scales.begin(), part.scales.end());
+    whole.minimums.insert(whole.minimums.end(), part.minimums.begin(), part.minimums.end());
+  }
+  return whole;
+}
+
+std::vector<float> to_fp32(const HostMatrix& matrix) {
+  check_sizes(matrix);
+  const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
+  std::vector<float> values(static_cast<std::size_t>(matrix.rows * matrix.cols));
+  for (std::int64_t row = 0; row < matrix.rows; ++row) {
+    decode_row(matrix.format, row_view(matrix, bytes, row), matrix.cols,
+               values.data() + row * matrix.cols);
+  }
+  return values;
+}
+
+HostMatrix convert(const HostMatrix& matrix, WeightFormat to) {
+  check_sizes(matrix);
+  if (matrix.format == to) return matrix;
+  const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
+  HostMatrix converted = make_matrix(to, matrix.rows, matrix.cols);
+  std::vector<float> values(static_cast<std::size_t>(matrix.cols));
+  for (std::int64_t row = 0; row < matrix.rows; ++row) {
+    decode_row(matrix.format, row_view(matrix, bytes, row), matrix.cols, values.data());
+    const bool finite = std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
+    if (is_integer(to) && !finite) {
+      throw ConfigError("row {} of the weights is not finite, which {} cannot hold", row,
+                        format_name(to));
+    }
+    encode_row(values, converted, row);
+  }
+  return converted;
+}
+
+}  // namespace paceline::kernels

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/core/formats.h"
+
+namespace paceline::kernels {
+
+/// A dense weight matrix in host memory, row-major, as the loader hands it to a backend to pack.
+///
+/// format         values                         scales                 minimums
+/// kFp32          float [rows, cols]             -                      -
+/// kBf16, kFp16   uint16 [rows, cols]            -                      -
+/// kInt8Channel   int8 [rows, cols]              float [rows]           -
+/// kInt8Group     int8 [rows, cols]              fp16 [rows, cols/32]   -
+/// kInt4Group     uint8 [rows, cols/2]           fp16 [rows, cols/32]   fp16 [rows, cols/32]
+///
+/// In kInt4Group element 2i is the low nibble of byte i; w = scale * q + minimum.
+/// The group formats need cols to be a multiple of 32.
+struct HostMatrix {
+  WeightFormat format = WeightFormat::kFp32;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::vector<std::byte> values;
+  std::vector<std::byte> scales;
+  std::vector<std::byte> minimums;
+};
+
+/// A half-open range of rows or columns.
+struct IndexRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  std::int64_t size() const { return end - begin; }
+  bool operator==(const IndexRange&) const = default;
+};
+
+/// Bytes that one row takes in `values`, `scales` and `minimums`.
+struct RowBytes {
+  std::size_t values = 0;
+  std::size_t scales = 0;
+  std::size_t minimums = 0;
+};
+RowBytes row_bytes(WeightFormat format, std::int64_t cols);
+
+/// The given rows, in the order of the ranges.
+HostMatrix take_rows(const HostMatrix& matrix, std::span<const IndexRange> ranges);
+
+/// Columns [range.begin, range.end); in the group formats both must be multiples of 32.
+HostMatrix take_cols(const HostMatrix& matrix, IndexRange range);
+
+/// The rows of all parts, one after the other. All must agree in format and cols.
+HostMatrix concat_rows(std::span<const HostMatrix> parts);
+
+/// Every element as fp32. int8: scale * q; int4: fma(scale, q, minimum); exact for the group int8
+/// format, one rounding for the others.
+std::vector<float> to_fp32(const HostMatrix& matrix);
+
+/// The matrix in another format, rounded to nearest (even).
+/// kInt8Channel: scale = max|row| / 127. kInt8Group: GGUF Q8_0's rule, scale = fp16(max|group| /
+/// 127). kInt4Group: GGUF Q4_1's rule, minimum = fp16(min), scale = fp16((max - min) / 15), then q
+/// is chosen against the rounded scale and minimum.
+HostMatrix convert(const HostMatrix& matrix, WeightFormat to);
+
+}  // namespace paceline::kernels

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace paceline::kernels {
+
+/// The activation scale of a group, and what its elements are multiplied by before rounding.
+struct GroupScale {
+  float scale = 0;
+  float inverse = 0;
+};
+
+/// The scale that follows from a group's largest magnitude, taken on the bits (sign cleared) so
+/// that NaN, then infinity, are the largest. A group that is not finite gets the scale NaN, which
+/// poisons every output of its row; one below 1e-30 counts as zero.
+inline GroupScale group_scale(std::uint32_t largest_magnitude) {
+  constexpr float kSmallest = 1e-30f;
+  if (largest_magnitude >= 0x7f800000u) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  const float largest = std::bit_cast<float>(largest_magnitude);
+  if (largest < kSmallest) return {0, 0};
+  return {largest / 127.0f, 127.0f / largest};
+}
+
+/// Quantizes `count` activations of one group to q[0..group) (zeros behind `count`) with
+/// x ~ scale * q: q = round to nearest even of x * (127 / max|x|), within [-127, 127]; all zero if
+/// the scale is NaN or zero. Returns the scale; `sum` becomes the sum of q. The definition that
+/// every instruction set reproduces.
+///
+/// Example: {1, -2, 0.5} -> q {64, -127, 32}, scale 2/127, sum -31.
+inline float quantize_group(const float* in, int count, int group, std::int8_t* q,
+                            std::int32_t& sum) {
+  std::uint32_t largest = 0;
+  for (int i = 0; i < count; ++i) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(in[i]) & 0x7fffffffu);
+  }
+  const GroupScale scale = group_scale(largest);
+  sum = 0;
+  for (int i = 0; i < group; ++i) {
+    float scaled = 0;
+    if (i < count && scale.inverse != 0) scaled = std::nearbyint(in[i] * scale.inverse);
+    q[i] = static_cast<std::int8_t>(std::clamp(scaled, -127.0f, 127.0f));
+    sum += q[i];
+  }
+  return scale.scale;
+}
+
+}  // namespace paceline::kernels

@@ -1,0 +1,119 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+#include "kernels/core/host_buffer.h"
+#include "kernels/cpu/panel_matrix.h"
+
+namespace paceline::kernels::cpu {
+
+namespace {
+
+const PanelMatrix& panel_matrix(const PackedMatrix* matrix) {
+  const auto* own = dynamic_cast<const PanelMatrix*>(matrix);
+  check(own != nullptr, "the matrix was packed by another backend");
+  return *own;
+}
+
+// Part `index` of `parts` nearly equal parts of [0, size).
+IndexRange part_of(std::int64_t size, std::int64_t index, std::int64_t parts) {
+  return {size * index / parts, size * (index + 1) / parts};
+}
+
+}  // namespace
+
+QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols) {
+  QuantizedLayout layout;
+  layout.group = activation_group(format);
+  if (layout.group == 0) {
+    layout.row_bytes = static_cast<std::size_t>(cols) * sizeof(float);
+    return layout;
+  }
+  layout.groups = (cols + layout.group - 1) / layout.group;
+  const auto groups = static_cast<std::size_t>(layout.groups);
+  layout.scale_offset = groups * static_cast<std::size_t>(layout.group);
+  layout.term_offset = layout.scale_offset + groups * sizeof(float);
+  layout.row_bytes = (layout.term_offset + groups * sizeof(float) + 63) / 64 * 64;
+  return layout;
+}
+
+const LinearKernels& linear_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2:
+      return avx2::linear_kernels();
+    case Isa::kAvx512:
+      return avx512::linear_kernels();
+    case Isa::kAvx512Vnni:
+      return avx512vnni::linear_kernels();
+  }
+  throw FatalError("no products for instruction set {}", static_cast<int>(isa));
+}
+
+std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix,
+                                           const Reduction& reduction) const {
+  return std::make_unique<PanelMatrix>(matrix, reduction);
+}
+
+const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {
+  const std::size_t bytes = static_cast<std::size_t>(params.rows) * layout.row_bytes;
+  if (scratch_.bytes() < bytes) scratch_ = allocate_host(std::max(bytes, 2 * scratch_.bytes()));
+  QuantizeTask task{params.weight->format(), layout,          params.in, scratch_.as<std::byte>(),
+                    params.weight->cols(),   {0, params.rows}};
+  // Below this many elements handing work out costs more than it saves.
+  constexpr std::int64_t kWorthSharing = 16384;
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(params.rows * task.cols / kWorthSharing, 1, pool_.threads());
+  pool_.run(static_cast<int>(parts), [&](int part) {
+    QuantizeTask share = task;
+    share.rows = part_of(params.rows, part, parts);
+    kernels_.quantize(share);
+  });
+  return scratch_.as<const std::byte>();
+}
+
+void Linear::linear(const LinearParams& params) {
+  const PanelMatrix& weight = panel_matrix(params.weight);
+  if (params.rows == 0 || weight.rows() == 0) return;
+  ProductTask task;
+  task.weight = &weight;
+  task.layout = quantized_layout(weight.format(), weight.cols());
+  task.in = reinterpret_cast<const std::byte*>(params.in);
+  if (task.layout.group != 0) task.in = quantize(params, task.layout);
+  task.out = params.out;
+  task.row_count = params.rows;
+
+  const std::int64_t threads = pool_.threads();
+  const std::int64_t panel_parts =
+      threads == 1 ? 1 : std::min<std::int64_t>((weight.panels() + 3) / 4, 8 * threads);
+  // Rows are shared out too where there are too few panels for all threads.
+  const std::int64_t row_parts = std::clamp<std::int64_t>(
+      (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : (params.rows + 7) / 8);
+  pool_.run(static_cast<int>(panel_parts * row_parts), [&](int part) {
+    ProductTask share = task;
+    share.panels = part_of(weight.panels(), part / row_parts, panel_parts);
+    share.rows = part_of(params.rows, part % row_parts, row_parts);
+    kernels_.multiply(share);
+  });
+}
+
+void Linear::embed(const EmbedParams& params) {
+  const PanelMatrix& table = panel_matrix(params.table);
+  constexpr std::int64_t kWorthSharing = 16384;
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(params.rows * table.cols() / kWorthSharing, 1, pool_.threads());
+  pool_.run(static_cast<int>(parts), [&](int part) {
+    const IndexRange rows = part_of(params.rows, part, parts);
+    for (std::int64_t m = rows.begin; m < rows.end; ++m) {
+      float* out = params.out + m * table.cols();
+      const std::int64_t n = std::int64_t{params.tokens[m]} - params.first_token;
+      if (n >= 0 && n < table.rows()) {
+        table.decode_row(n, out);
+      } else {
+        std::fill_n(out, table.cols(), 0.0f);
+      }
+    }
+  });
+}
+
+}  // namespace paceline::kernels::cpu

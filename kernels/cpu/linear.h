@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+
+#include "kernels/api.h"
+#include "kernels/core/thread_pool.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear_kernels.h"
+#include "kernels/params.h"
+
+namespace paceline::kernels::cpu {
+
+/// The products and look-ups of one backend, and the memory that they work in.
+class Linear {
+ public:
+  Linear(Isa isa, ThreadPool& pool) : kernels_(linear_kernels(isa)), pool_(pool) {}
+
+  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction) const;
+  void linear(const LinearParams& params);
+  void embed(const EmbedParams& params);
+
+ private:
+  // Quantizes params.in to the scratch memory, which grows but never shrinks.
+  const std::byte* quantize(const LinearParams& params, const QuantizedLayout& layout);
+
+  const LinearKernels& kernels_;
+  ThreadPool& pool_;
+  Buffer scratch_;
+};
+
+}  // namespace paceline::kernels::cpu

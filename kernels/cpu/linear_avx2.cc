@@ -1,0 +1,122 @@
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "hwy/base.h"
+#include "kernels/core/quantize.h"
+#include "kernels/core/reduction.h"
+#include "kernels/cpu/linear_kernels.h"
+
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,bmi2")
+namespace paceline::kernels::cpu::avx2 {
+namespace {
+
+constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
+
+using Vec = __m256;
+using IVec = __m256i;
+
+inline Vec zero() { return _mm256_setzero_ps(); }
+inline Vec broadcast(const float* from) { return _mm256_broadcast_ss(from); }
+inline Vec load(const float* from) { return _mm256_loadu_ps(from); }
+inline Vec load_bf16(const std::uint16_t* from) {
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+inline Vec load_fp16(const std::uint16_t* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline void store(float* to, Vec value) { _mm256_storeu_ps(to, value); }
+inline void store_first(float* to, Vec value, int count) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  _mm256_maskstore_ps(to, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes), value);
+}
+inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vec to_float(IVec value) { return _mm256_cvtepi32_ps(value); }
+
+inline IVec load_bytes(const std::byte* from) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+inline IVec low_nibbles(IVec bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }
+inline IVec high_nibbles(IVec bytes) { return low_nibbles(_mm256_srli_epi16(bytes, 4)); }
+inline IVec broadcast_quad(const std::int8_t* from) {
+  std::int32_t quad;
+  std::memcpy(&quad, from, sizeof(quad));
+  return _mm256_set1_epi32(quad);
+}
+
+// Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
+inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
+  IVec pairs = _mm256_maddubs_epi16(q[0], broadcast_quad(in));
+  for (int i = 1; i < 8; ++i) {
+    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+  }
+  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+// |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
+// as an unsigned byte. So the offset is taken off at once and the term is not needed.
+inline IVec load_int8_weights(const std::byte* from) {
+  return _mm256_xor_si256(load_bytes(from), _mm256_set1_epi8(-128));
+}
+inline IVec start_int8(const std::int32_t*) { return _mm256_setzero_si256(); }
+inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
+  IVec dot = start;
+  for (int i = 0; i < 8; ++i) {
+    const IVec sign = _mm256_sign_epi8(broadcast_quad(in + i * kQuad), q[i]);
+    const IVec pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q[i]), sign);
+    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  return dot;
+}
+
+// The largest magnitude's bits of `count` floats, a multiple of 8.
+inline std::uint32_t largest_magnitude(const float* in, int count) {
+  const IVec magnitude = _mm256_set1_epi32(0x7fffffff);
+  IVec largest = _mm256_setzero_si256();
+  for (int i = 0; i < count; i += kLanes) {
+    const IVec bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + i));
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, magnitude));
+  }
+  __m128i four =
+      _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(four));
+}
+
+// q = round(in * inverse), which no finite group takes beyond +-127; returns the sum of q.
+inline std::int32_t round_group(const float* in, float inverse, int count, std::int8_t* q) {
+  const Vec factor = _mm256_set1_ps(inverse);
+  IVec sum = _mm256_setzero_si256();
+  for (int i = 0; i < count; i += 2 * kLanes) {
+    const IVec low = _mm256_cvtps_epi32(mul(load(in + i), factor));
+    const IVec high = _mm256_cvtps_epi32(mul(load(in + i + kLanes), factor));
+    sum = _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
+    // Packing works within halves: words come as low 0-3, high 0-3, low 4-7, high 4-7.
+    const IVec words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    const __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), bytes);
+  }
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return _mm_cvtsi128_si32(four);
+}
+
+#include "kernels/cpu/linear_tiles-inl.h"
+
+}  // namespace
+
+const LinearKernels& linear_kernels() {
+  static constexpr LinearKernels kKernels = {quantize, multiply};
+  return kKernels;
+}
+
+}  // namespace paceline::kernels::cpu::avx2
+HWY_POP_ATTRIBUTES

@@ -1,0 +1,59 @@
+// GCC 12 takes the "undefined" operands inside its own AVX-512 intrinsics for mistakes.
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "hwy/base.h"
+#include "kernels/core/quantize.h"
+#include "kernels/core/reduction.h"
+#include "kernels/cpu/linear_kernels.h"
+
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
+namespace paceline::kernels::cpu::avx512 {
+namespace {
+
+#include "kernels/cpu/vector_avx512-inl.h"
+
+// Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
+inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
+  IVec pairs = _mm512_maddubs_epi16(q[0], broadcast_quad(in));
+  for (int i = 1; i < 8; ++i) {
+    pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+  }
+  return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+}
+
+// |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
+// as an unsigned byte. So the offset is taken off at once and the term is not needed.
+inline IVec load_int8_weights(const std::byte* from) {
+  return _mm512_xor_si512(load_bytes(from), _mm512_set1_epi8(-128));
+}
+inline IVec start_int8(const std::int32_t*) { return _mm512_setzero_si512(); }
+inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
+  IVec dot = start;
+  for (int i = 0; i < 8; ++i) {
+    const IVec x = broadcast_quad(in + i * kQuad);
+    const IVec sign = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(q[i]), _mm512_setzero_si512(), x);
+    const IVec pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q[i]), sign);
+    dot = _mm512_add_epi32(dot, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  }
+  return dot;
+}
+
+#include "kernels/cpu/linear_tiles-inl.h"
+
+}  // namespace
+
+const LinearKernels& linear_kernels() {
+  static constexpr LinearKernels kKernels = {quantize, multiply};
+  return kKernels;
+}
+
+}  // namespace paceline::kernels::cpu::avx512
+HWY_POP_ATTRIBUTES

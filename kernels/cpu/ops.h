@@ -1,0 +1,22 @@
+#pragma once
+
+#include "kernels/core/thread_pool.h"
+#include "kernels/cpu/row_ops.h"
+#include "kernels/params.h"
+
+/// The ops of kernels/api.h but for `linear` and `embed`, their rows (or heads, or parts of the
+/// vocabulary) shared out to the threads of a pool. Results depend neither on the number of threads
+/// nor on the instruction set.
+namespace paceline::kernels::cpu {
+
+void sum_partials(const SumPartialsParams& params, const RowOps& ops, ThreadPool& pool);
+void rms_norm(const RmsNormParams& params, const RowOps& ops, ThreadPool& pool);
+void rope_table(const RopeTableParams& params, const RowOps& ops, ThreadPool& pool);
+void rope_append(const RopeAppendParams& params, const RowOps& ops, ThreadPool& pool);
+void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& pool);
+void silu_mul(const SiluMulParams& params, const RowOps& ops, ThreadPool& pool);
+void gather_rows(const GatherRowsParams& params, const RowOps& ops, ThreadPool& pool);
+void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
+void token_log_probs(const TokenLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
+
+}  // namespace paceline::kernels::cpu

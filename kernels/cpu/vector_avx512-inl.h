@@ -1,0 +1,58 @@
+// 16 lanes of fp32 in one register, for linear_tiles-inl.h. Included inside the namespace and the
+// target region of a source file, once each; has no include guard for that reason.
+
+constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
+
+using Vec = __m512;
+using IVec = __m512i;
+
+inline Vec zero() { return _mm512_setzero_ps(); }
+inline Vec broadcast(const float* from) { return _mm512_set1_ps(*from); }
+inline Vec load(const float* from) { return _mm512_loadu_ps(from); }
+inline Vec load_bf16(const std::uint16_t* from) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+inline Vec load_fp16(const std::uint16_t* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline void store(float* to, Vec value) { _mm512_storeu_ps(to, value); }
+inline void store_first(float* to, Vec value, int count) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
+}
+inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec to_float(IVec value) { return _mm512_cvtepi32_ps(value); }
+
+inline IVec load_bytes(const std::byte* from) { return _mm512_loadu_si512(from); }
+inline IVec low_nibbles(IVec bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
+inline IVec high_nibbles(IVec bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
+inline IVec broadcast_quad(const std::int8_t* from) {
+  std::int32_t quad;
+  std::memcpy(&quad, from, sizeof(quad));
+  return _mm512_set1_epi32(quad);
+}
+
+// The largest magnitude's bits of `count` floats, a multiple of 16.
+inline std::uint32_t largest_magnitude(const float* in, int count) {
+  const IVec magnitude = _mm512_set1_epi32(0x7fffffff);
+  IVec largest = _mm512_setzero_si512();
+  for (int i = 0; i < count; i += kLanes) {
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_loadu_si512(in + i), magnitude));
+  }
+  return static_cast<std::uint32_t>(_mm512_reduce_max_epi32(largest));
+}
+
+// q = round(in * inverse), which no finite group takes beyond +-127; returns the sum of q.
+inline std::int32_t round_group(const float* in, float inverse, int count, std::int8_t* q) {
+  const Vec factor = _mm512_set1_ps(inverse);
+  IVec sum = _mm512_setzero_si512();
+  for (int i = 0; i < count; i += kLanes) {
+    const IVec rounded = _mm512_cvtps_epi32(mul(load(in + i), factor));
+    sum = _mm512_add_epi32(sum, rounded);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtepi32_epi8(rounded));
+  }
+  return _mm512_reduce_add_epi32(sum);
+}

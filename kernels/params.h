@@ -1,0 +1,220 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/core/formats.h"
+#include "kernels/core/host_matrix.h"
+
+// One struct per op. M is the number of packed rows of a step. Pointers are device memory of the
+// backend that runs the op; on the CPU backends that is ordinary memory. Any count may be zero.
+
+namespace paceline::kernels {
+
+/// How the K inputs of a product are cut and in which order the pieces are added: the contract's
+/// first rule. For each segment in turn one FMA chain runs over its columns, ascending, from +0 (an
+/// empty segment is +0); its sum is pushed on a stack; then `merges` times the two topmost
+/// entries a (below), b (top) are replaced by a + b. What stays on the stack, bottom first, are the
+/// product's `outputs` partial sums.
+///
+/// Example: shards 2, 3, 4 of 8 -> segments {s2, merges 0}, {s3, merges 1}, {s4, merges 0}:
+/// the stack ends as [s2 + s3, s4], two partial sums.
+struct Reduction {
+  struct Segment {
+    IndexRange cols;
+    int merges = 0;
+    bool operator==(const Segment&) const = default;
+  };
+  std::vector<Segment> segments;
+
+  int outputs() const {
+    int depth = 0;
+    for (const Segment& segment : segments) depth += 1 - segment.merges;
+    return depth;
+  }
+  /// One chain over all columns: a column-parallel product.
+  static Reduction whole(std::int64_t cols) { return {{{{0, cols}, 0}}}; }
+  bool operator==(const Reduction&) const = default;
+};
+
+/// A weight matrix [n, k] in a backend's own layout.
+class PackedMatrix {
+ public:
+  virtual ~PackedMatrix() = default;
+  virtual WeightFormat format() const = 0;
+  virtual std::int64_t rows() const = 0;  // n
+  virtual std::int64_t cols() const = 0;  // k
+  virtual const Reduction& reduction() const = 0;
+  virtual std::size_t bytes() const = 0;
+};
+
+/// out[o, m, n] = sum over k of in[m, k] * weight[n, k], cut and added as weight.reduction() says.
+/// fp32, bf16, fp16: acc = fma(in, w, acc), k ascending, w widened to fp32.
+/// int8/int4: `in` is first quantized per row and activation group (kernels/core/quantize.h); per
+/// group the int32 dot product is exact; then, groups ascending, acc = fma(float(dot),
+/// in_scale * w_scale, acc) and, for int4, acc = fma(in_scale * float(sum of in_q), minimum, acc).
+/// kInt8Channel: acc = fma(float(dot), in_scale, acc), each segment's sum times its output's scale.
+struct LinearParams {
+  const PackedMatrix* weight = nullptr;  // [N, K]
+  const float* in = nullptr;             // [M, K]
+  float* out = nullptr;                  // [weight.reduction().outputs(), M, N]
+  std::int64_t rows = 0;                 // M
+};
+
+/// out[m] = table row tokens[m] - first_token as fp32, plus +0 (so -0 becomes +0); a row of +0 if
+/// the token is not in [first_token, first_token + table rows).
+struct EmbedParams {
+  const PackedMatrix* table = nullptr;   // [N, K]
+  const std::int32_t* tokens = nullptr;  // [M]
+  std::int32_t first_token = 0;
+  float* out = nullptr;   // [M, K]
+  std::int64_t rows = 0;  // M
+};
+
+/// sum = partials[0..count) added as `merges` says (as in Reduction; must leave one);
+/// out[i] = residual ? residual[i] + sum : sum. out may be residual.
+struct SumPartialsParams {
+  const float* partials = nullptr;  // [count, size]
+  std::span<const int> merges;      // [count], host memory
+  std::int64_t size = 0;            // M * N
+  const float* residual = nullptr;  // [size] or null
+  float* out = nullptr;             // [size]
+};
+
+/// out = (in * (1 / sqrt(sum(in^2) / width + eps))) * weight, the sum in 16 lanes
+/// (kernels/core/lanes.h).
+struct RmsNormParams {
+  const float* in = nullptr;      // [M, width]
+  const float* weight = nullptr;  // [width]
+  float eps = 0;
+  float* out = nullptr;  // [M, width]
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+};
+
+/// cos[m, i], sin[m, i] of the fp32 product float(positions[m]) * inv_freq[i], computed in double
+/// and rounded once.
+struct RopeTableParams {
+  const std::int32_t* positions = nullptr;  // [M]
+  const float* inv_freq = nullptr;          // [head_dim / 2]
+  float* cos = nullptr;                     // [M, head_dim / 2]
+  float* sin = nullptr;                     // [M, head_dim / 2]
+  std::int64_t rows = 0;
+  int head_dim = 0;
+};
+
+/// One rank's paged key/value cache. Element (page, layer, kv, head, slot, d), kv 0 = key, 1 =
+/// value, stands at ((((page * num_layers + layer) * 2 + kv) * num_heads + head) * page_size +
+/// slot) * head_dim + d.
+struct KvPool {
+  std::byte* data = nullptr;
+  KvFormat format = KvFormat::kBf16;
+  int num_layers = 0;
+  int num_heads = 0;  // key/value heads that this rank keeps
+  int page_size = 0;  // slots per page, a multiple of 16
+  int head_dim = 0;
+  std::int32_t num_pages = 0;
+};
+
+/// What an op must know of a packed row to find its keys.
+struct RowPlace {
+  std::int32_t sequence = 0;  // row of the page table
+  std::int32_t position = 0;  // the row's own position in its sequence
+  std::int32_t slot = 0;  // where its key and value go: slot / page_size-th page of the sequence
+  /// Keys of positions [0, base) stand in the slots of the same number; those of positions
+  /// [base, position] in slots ancestors[first_ancestor + (t - base)], its own last. A prompt row
+  /// or plain decoding has base = position + 1 and no ancestors.
+  std::int32_t base = 0;
+  std::int32_t first_ancestor = 0;
+};
+
+struct PageTable {
+  const std::int32_t* pages = nullptr;  // [sequences, stride]
+  std::int64_t stride = 0;
+};
+
+/// Adds the bias, rotates q and k (rotate-half, Su et al. 2021: x1' = fma(x1, cos, -(x2 * sin)),
+/// x2' = fma(x2, cos, x1 * sin)), rounds k and v to the cache's format and stores them. q stays in
+/// qkv.
+struct RopeAppendParams {
+  float* qkv = nullptr;         // [M, (num_heads + 2 * kv.num_heads) * head_dim]: q, then k, then v
+  const float* bias = nullptr;  // [(num_heads + 2 * kv.num_heads) * head_dim] or null
+  const float* cos = nullptr;   // [M, head_dim / 2]
+  const float* sin = nullptr;
+  KvPool kv;
+  int layer = 0;
+  int num_heads = 0;                  // query heads of this rank
+  const RowPlace* rows_at = nullptr;  // [M]
+  PageTable page_table;
+  std::int64_t rows = 0;
+};
+
+/// Causal attention of every row over its visible keys: the contract's third rule. Positions are
+/// cut into segments of kAttentionSegment; inside one, online softmax over blocks of 16 keys; the
+/// segments' (max, sum, output) merged left to right. The exact order is that of
+/// kernels/reference/attention.cc.
+struct AttentionParams {
+  const float* qkv = nullptr;  // as left by rope_append
+  std::int64_t qkv_stride = 0;
+  KvPool kv;
+  int layer = 0;
+  int num_heads = 0;
+  const std::int32_t* kv_head = nullptr;  // [num_heads], host memory: cache head of each query head
+  float scale = 0;                        // 1 / sqrt(head_dim)
+  const RowPlace* rows_at = nullptr;      // [M]
+  const std::int32_t* ancestors = nullptr;
+  PageTable page_table;
+  float* out = nullptr;  // [M, num_heads * head_dim]
+  std::int64_t rows = 0;
+};
+inline constexpr int kAttentionSegment = 256;
+inline constexpr int kAttentionBlock = 16;
+
+/// out = (gate / (1 + exp(-gate))) * up.
+struct SiluMulParams {
+  const float* gate_up = nullptr;  // [M, 2 * width]: gate, then up
+  float* out = nullptr;            // [M, width]
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+};
+
+/// out[r] = in[index[r]].
+struct GatherRowsParams {
+  const float* in = nullptr;            // [., width]
+  const std::int32_t* index = nullptr;  // [rows]
+  float* out = nullptr;                 // [rows, width]
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+};
+
+/// How one row's token is chosen.
+struct SamplingRow {
+  float temperature = 0;   // 0: greedy
+  std::int32_t top_k = 0;  // 0: off
+  float top_p = 1;         // 1: off
+  std::uint64_t seed = 0;
+  std::uint64_t index = 0;  // the sampled token's index in its sequence (prompt included)
+};
+
+/// The contract's fourth rule: tokens[r] is a function of (logits[r], sampling[r]) alone; -1 if a
+/// logit of the row is not finite. The exact definition is that of kernels/reference/select.cc.
+struct SelectTokensParams {
+  const float* logits = nullptr;          // [rows, vocab]
+  const SamplingRow* sampling = nullptr;  // [rows]
+  std::int32_t* tokens = nullptr;         // [rows]
+  std::int64_t rows = 0;
+  std::int64_t vocab = 0;
+};
+
+/// log_probs[r] = log softmax(logits[r])[targets[r]], in double.
+struct TokenLogProbsParams {
+  const float* logits = nullptr;          // [rows, vocab]
+  const std::int32_t* targets = nullptr;  // [rows]
+  double* log_probs = nullptr;            // [rows]
+  std::int64_t rows = 0;
+  std::int64_t vocab = 0;
+};
+
+}  // namespace paceline::kernels

@@ -1,0 +1,135 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "kernels/core/exact_math.h"
+#include "kernels/core/half.h"
+#include "kernels/core/kv_address.h"
+#include "kernels/core/lanes.h"
+#include "kernels/reference/ops.h"
+
+// The exact order, for one row and one query head.
+//
+// The visible positions 0 ... p are cut into segments [0, 256), [256, 512), ..., a segment into
+// blocks of 16 positions, aligned likewise; only the last block can be short. In a segment, from
+// m = -inf, l = 0, o = 0, each block does
+//   s_j = dot(q, k_j) * scale          the dot in 16 lanes, for each visible j
+//   m'  = max(m, max over j of s_j)    a NaN s_j is passed over here; p_j carries it on
+//   c   = exp(m - m'), p_j = exp(s_j - m')
+//   l   = fma(l, c, sum of p_j)        16 lanes, p_j in lane j mod 16, +0 where invisible
+//   o   = o * c, then o = fma(p_j, v_j, o) for the visible j, ascending
+//   m   = m'
+// The first segment's (M, L, O) = (m, l, o); each further one is merged by
+//   M' = max(M, m), a = exp(M - M'), b = exp(m - M')
+//   L  = fma(L, a, l * b), O = fma(O, a, o * b), M = M'
+// and at the end out = O / L.
+
+namespace paceline::kernels::reference {
+namespace {
+
+struct State {
+  float max = -std::numeric_limits<float>::infinity();
+  float sum = 0;
+  std::vector<float> out;
+};
+
+void load(const KvPool& pool, std::int64_t offset, std::vector<float>& out) {
+  for (int d = 0; d < pool.head_dim; ++d) {
+    if (pool.format == KvFormat::kFp32) {
+      out[d] = reinterpret_cast<const float*>(pool.data)[offset + d];
+    } else {
+      out[d] = bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(pool.data)[offset + d]);
+    }
+  }
+}
+
+class RowHead {
+ public:
+  RowHead(const AttentionParams& params, std::int64_t row, int head)
+      : params_(params),
+        at_(params.rows_at[row]),
+        q_(params.qkv + row * params.qkv_stride + head * params.kv.head_dim),
+        kv_head_(params.kv_head[head]),
+        row_(params.kv.head_dim) {}
+
+  void attend(float* out) {
+    State total = segment(0);
+    for (std::int32_t begin = kAttentionSegment; begin <= at_.position;
+         begin += kAttentionSegment) {
+      const State next = segment(begin);
+      const float max = next.max > total.max ? next.max : total.max;
+      const float a = exact::exp(total.max - max);
+      const float b = exact::exp(next.max - max);
+      total.sum = std::fma(total.sum, a, next.sum * b);
+      for (std::size_t d = 0; d < total.out.size(); ++d) {
+        total.out[d] = std::fma(total.out[d], a, next.out[d] * b);
+      }
+      total.max = max;
+    }
+    for (std::size_t d = 0; d < total.out.size(); ++d) out[d] = total.out[d] / total.sum;
+  }
+
+ private:
+  State segment(std::int32_t begin) {
+    State state;
+    state.out.resize(params_.kv.head_dim);
+    const std::int32_t end = std::min(begin + kAttentionSegment, at_.position + 1);
+    for (std::int32_t t = begin; t < end; t += kAttentionBlock) {
+      add_block(t, std::min(kAttentionBlock, end - t), state);
+    }
+    return state;
+  }
+
+  void add_block(std::int32_t begin, int visible, State& state) {
+    std::array<float, kAttentionBlock> scores;
+    float max = state.max;
+    for (int j = 0; j < visible; ++j) {
+      read(KvPart::kKey, begin + j);
+      scores[j] = dot_lanes(q_, row_.data(), params_.kv.head_dim) * params_.scale;
+      max = scores[j] > max ? scores[j] : max;
+    }
+    float lanes[kLanes] = {};
+    for (int j = 0; j < visible; ++j) lanes[j] = scores[j] = exact::exp(scores[j] - max);
+    const float rescale = exact::exp(state.max - max);
+    state.sum = std::fma(state.sum, rescale, sum_lanes(lanes));
+    for (float& element : state.out) element *= rescale;
+    for (int j = 0; j < visible; ++j) {
+      read(KvPart::kValue, begin + j);
+      for (std::size_t d = 0; d < row_.size(); ++d) {
+        state.out[d] = std::fma(scores[j], row_[d], state.out[d]);
+      }
+    }
+    state.max = max;
+  }
+
+  void read(KvPart part, std::int32_t position) {
+    const std::int32_t slot = slot_of_position(at_, params_.ancestors, position);
+    load(params_.kv,
+         kv_offset(params_.kv, params_.page_table, at_.sequence, slot, params_.layer, part,
+                   kv_head_),
+         row_);
+  }
+
+  const AttentionParams& params_;
+  const RowPlace& at_;
+  const float* q_;
+  int kv_head_;
+  std::vector<float> row_;  // the key or value read last
+};
+
+}  // namespace
+
+void attention(const AttentionParams& params) {
+  static_assert(kAttentionBlock == kLanes);
+  for (std::int64_t row = 0; row < params.rows; ++row) {
+    for (int head = 0; head < params.num_heads; ++head) {
+      RowHead(params, row, head)
+          .attend(params.out + (row * params.num_heads + head) * params.kv.head_dim);
+    }
+  }
+}
+
+}  // namespace paceline::kernels::reference

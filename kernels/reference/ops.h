@@ -1,0 +1,19 @@
+#pragma once
+
+#include "kernels/params.h"
+
+/// Plain scalar versions, one thread. They define every op's exact order of operations; the other
+/// CPU kernels give the same bits (a NaN stands for any NaN).
+namespace paceline::kernels::reference {
+
+void sum_partials(const SumPartialsParams& params);
+void rms_norm(const RmsNormParams& params);
+void rope_table(const RopeTableParams& params);
+void rope_append(const RopeAppendParams& params);
+void attention(const AttentionParams& params);
+void silu_mul(const SiluMulParams& params);
+void gather_rows(const GatherRowsParams& params);
+void select_tokens(const SelectTokensParams& params);
+void token_log_probs(const TokenLogProbsParams& params);
+
+}  // namespace paceline::kernels::reference

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/api.h"
+#include "launcher/options.h"
+#include "parallel/placement.h"
+#include "parallel/world.h"
+#include "runtime/engine/kv_cache.h"
+#include "runtime/model/llama.h"
+
+namespace paceline::launcher {
+
+/// A plain value of every rank, in rank order.
+template <typename T>
+std::vector<T> gather_values(parallel::Communicator& group, const T& mine) {
+  const auto size = static_cast<std::size_t>(group.size());
+  std::vector<T> all(size);
+  group.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)),
+                   std::vector<std::size_t>(size, sizeof(T)));
+  return all;
+}
+
+/// Runs `work` on every rank. If it throws on any of them, all throw a ConfigError with the message
+/// of the lowest such rank, so that no rank waits for one that gave up.
+void together(parallel::World& world, const std::function<void()>& work);
+
+/// One rank's place in the job and its model: read and checked first, loaded later.
+class Deployment {
+ public:
+  /// Reads the config, checks the checkpoint against it, cuts the world into replicas and deals the
+  /// model to them. No weight is read. Throws ConfigError, the same on all ranks.
+  Deployment(parallel::World& world, const ModelOptions& model, const ClusterOptions& cluster);
+
+  /// Pages of the key/value cache: as many as `memory` bytes hold (0: what `sequences` of full
+  /// length need, at most half of the node's free memory), the same number on all ranks of the
+  /// world. Throws ConfigError if that is not one page.
+  std::int32_t kv_pages(std::uint64_t memory, int sequences);
+
+  /// Loads this rank's weights.
+  void load(const runtime::LlamaModel::Limits& limits, std::int32_t num_pages);
+
+  /// Where shards, threads and memory go: printed by --dry-run, one line an entry.
+  std::string describe(std::int32_t num_pages);
+
+  parallel::World& world() { return world_; }
+  parallel::Communicator& replica() { return *replica_; }
+  int tp() const { return tp_; }
+  int num_replicas() const { return world_.size() / tp_; }
+  bool leads_replica() const { return replica_->rank() == 0; }
+
+  const runtime::ModelConfig& config() const { return config_; }
+  const runtime::Checkpoint& checkpoint() const { return *checkpoint_; }
+  const runtime::WeightFormats& formats() const { return formats_; }
+  const runtime::ShardPlan& plan() const { return plan_; }
+  const std::string& numerics_id() const { return numerics_id_; }
+  kernels::Backend& backend() { return *backend_; }
+  runtime::LlamaModel& model() { return *model_; }
+  const runtime::KvCache& cache() const { return *cache_; }
+
+ private:
+  void read_model(const ModelOptions& options);
+  void make_backend(const ClusterOptions& options);
+
+  parallel::World& world_;
+  int tp_ = 1;
+  runtime::ModelConfig config_;
+  std::optional<runtime::Checkpoint> checkpoint_;
+  runtime::WeightFormats formats_;
+  kernels::KvFormat kv_format_ = kernels::KvFormat::kBf16;
+  std::unique_ptr<parallel::Communicator> replica_;
+  runtime::ShardPlan plan_;
+  parallel::Placement placement_;
+  std::unique_ptr<kernels::Backend> backend_;
+  std::string numerics_id_;
+  std::optional<runtime::KvCache> cache_;
+  std::unique_ptr<runtime::LlamaModel> model_;
+};
+
+/// "84.1 MB"
+std::string size_text(std::uint64_t bytes);
+
+}  // namespace paceline::launcher

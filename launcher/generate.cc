@@ -1,0 +1,301 @@
+#include "runtime/job/generate_job.h"
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "kernels/core/error.h"
+#include "launcher/command_line.h"
+#include "launcher/deployment.h"
+#include "launcher/generate_report.h"
+#include "runtime/job/exchange.h"
+#include "runtime/model/fingerprint.h"
+
+namespace paceline::launcher {
+namespace {
+
+struct GenerateOptions {
+  ModelOptions model;
+  ClusterOptions cluster;
+  BatchOptions batch;
+  runtime::SamplingParams sampling;
+  std::string input;
+  std::string output;
+  std::string report;
+  std::uint64_t seed = 0;
+  bool resume = false;
+  bool dry_run = false;
+  bool token_ids = false;
+};
+
+/// What rank 0 alone has of the job.
+struct JobFiles {
+  std::optional<runtime::JsonlInput> input;
+  runtime::OutputState output;
+};
+
+// When the job began, as a template's strftime_now() sees it; a resumed job keeps the first one's,
+// so that its prompts are the same.
+std::chrono::local_seconds start_time(const GenerateOptions& options) {
+  if (options.resume) {
+    if (const auto saved = runtime::read_manifest(runtime::manifest_path(options.output))) {
+      const auto started = saved->options.find("started");
+      if (started != saved->options.end()) {
+        return std::chrono::local_seconds(std::chrono::seconds(std::stoll(started->second)));
+      }
+    }
+  }
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm local{};
+  localtime_r(&now, &local);
+  return std::chrono::local_seconds(std::chrono::seconds(now + local.tm_gmtoff));
+}
+
+runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deployment& deployment,
+                                    const runtime::JsonlInput& input,
+                                    std::chrono::local_seconds started) {
+  const runtime::SamplingParams& sampling = options.sampling;
+  runtime::OutputManifest manifest;
+  manifest.input_sha256 = input.sha256();
+  manifest.model_sha256 = runtime::model_fingerprint(options.model.model, deployment.checkpoint());
+  manifest.job_seed = options.seed;
+  manifest.numerics_id = deployment.numerics_id();
+  manifest.options = {{"max_tokens", std::to_string(sampling.max_tokens)},
+                      {"temperature", fmt::format("{}", sampling.temperature)},
+                      {"top_k", std::to_string(sampling.top_k)},
+                      {"top_p", fmt::format("{}", sampling.top_p)},
+                      {"stop", runtime::Json(sampling.stop).dump()},
+                      {"started", std::to_string(started.time_since_epoch().count())}};
+  return manifest;
+}
+
+// Everything of the input that can be checked without the model's weights.
+void check_requests(const runtime::JsonlInput& input, const runtime::PromptEncoder& encoder) {
+  std::int64_t good = 0;
+  std::int64_t prompt_tokens = 0;
+  std::int64_t new_tokens = 0;
+  for (std::size_t index = 0; index < input.size(); ++index) {
+    try {
+      const runtime::WorkItem item =
+          encoder.encode(input.read(index), static_cast<std::int64_t>(index));
+      ++good;
+      prompt_tokens += static_cast<std::int64_t>(item.prompt.size());
+      new_tokens += item.max_new_tokens;
+    } catch (const RequestError& error) {
+      std::cout << "line " << input.line(index) << ": " << error.field
+                << (error.field.empty() ? "" : ": ") << error.what() << "\n";
+    }
+  }
+  std::cout << fmt::format(
+      "requests  {} of {} can be served: {} prompt tokens, at most {} new ones\n", good,
+      input.size(), prompt_tokens, new_tokens);
+}
+
+class GenerateRun {
+ public:
+  GenerateRun(const GenerateOptions& options, Context& context)
+      : options_(options),
+        context_(context),
+        deployment_(context.world, options.model, options.cluster) {}
+
+  int run();
+
+ private:
+  void prepare();
+  int describe();
+  runtime::RunEnd serve_all(runtime::Engine& engine);
+  int finish(runtime::RunEnd end);
+  bool is_server() const { return context_.world.rank() == 0; }
+
+  const GenerateOptions& options_;
+  Context& context_;
+  Deployment deployment_;
+  std::int32_t num_pages_ = 0;
+  JobFiles files_;
+  std::unique_ptr<runtime::PromptEncoder> encoder_;  // on leaders
+  std::optional<runtime::GenerateJob> job_;          // on rank 0
+  std::vector<runtime::ReplicaReport> reports_;      // on rank 0
+  std::chrono::steady_clock::time_point loaded_;
+  double load_seconds_ = 0;
+};
+
+void GenerateRun::prepare() {
+  num_pages_ = deployment_.kv_pages(options_.batch.kv_memory, options_.batch.max_batch);
+  together(context_.world, [&] {
+    if (!deployment_.leads_replica()) return;
+    const auto started = start_time(options_);
+    encoder_ = std::make_unique<runtime::PromptEncoder>(
+        options_.model.model,
+        runtime::PromptEncoder::Limits{
+            .max_positions = deployment_.config().max_positions,
+            .cache_tokens = static_cast<std::int64_t>(num_pages_) * runtime::kPageSize,
+            .job_seed = options_.seed,
+            .now = started});
+    if (!is_server()) return;
+    runtime::check_sampling(options_.sampling);
+    files_.input = runtime::JsonlInput::open(
+        options_.input,
+        {.defaults = options_.sampling, .vocab_size = deployment_.config().vocab_size});
+    files_.output = runtime::inspect_output(
+        options_.output, options_.resume,
+        manifest_of(options_, deployment_, *files_.input, started), *files_.input);
+  });
+}
+
+int GenerateRun::describe() {
+  const std::string plan = deployment_.describe(num_pages_);
+  if (is_server()) {
+    std::cout << plan;
+    check_requests(*files_.input, *encoder_);
+    std::cout.flush();
+  }
+  context_.world.all().barrier();
+  return kSuccess;
+}
+
+int GenerateRun::run() {
+  prepare();
+  if (options_.dry_run) return describe();
+
+  const auto begin = std::chrono::steady_clock::now();
+  const runtime::SchedulerLimits limits{
+      .max_sequences = options_.batch.max_batch,
+      .max_rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch),
+      .page_size = runtime::kPageSize,
+      .num_pages = num_pages_};
+  if (is_server()) {
+    std::cerr << "loading " << options_.model.model << " on " << context_.world.size()
+              << " rank(s), " << deployment_.numerics_id() << ", "
+              << deployment_.backend().description() << "\n";
+  }
+  deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sequences}, num_pages_);
+  loaded_ = std::chrono::steady_clock::now();
+  load_seconds_ = std::chrono::duration<double>(loaded_ - begin).count();
+
+  runtime::Engine engine(
+      deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
+      deployment_.cache().pool(),
+      {.terminate = [this] { return context_.signals.termination_requested(); },
+       .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }});
+  runtime::RunEnd end = runtime::RunEnd::kDone;
+  if (is_server()) {
+    end = serve_all(engine);
+  } else if (deployment_.leads_replica()) {
+    runtime::RemoteWork work(context_.world, engine);
+    end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
+    work.finish(end);
+  } else {
+    end = runtime::follow(engine);
+  }
+  return finish(end);
+}
+
+runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
+  job_.emplace(*files_.input, *encoder_, files_.output,
+               runtime::OutputFile::open(files_.output),
+               runtime::ResultFormat{.model = model_name(options_.model.model),
+                                     .token_ids = options_.token_ids});
+  std::vector<int> leaders;
+  for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
+    leaders.push_back(rank);
+  }
+  runtime::WorkServer server(
+      context_.world, leaders,
+      {.next = [this](std::size_t wanted) { return job_->next(wanted); },
+       .exhausted = [this] { return job_->exhausted(); },
+       .complete =
+           [this](const runtime::WorkResult& result) {
+             context_.world.enter("output");
+             job_->complete(result);
+           }});
+  ProgressLine progress(*job_, server.reports());
+  runtime::LocalWork work(server, engine, [&progress] { progress.tick(); });
+  const runtime::RunEnd end =
+      runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
+  server.reports().front().stats = engine.stats();
+  server.reports().front().end = end;
+  server.reports().front().done = true;
+  server.serve_to_end([&progress] { progress.tick(); });
+  context_.world.enter("output");
+  job_->finish();
+  reports_ = server.reports();
+  return end;
+}
+
+int GenerateRun::finish(runtime::RunEnd end) {
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - loaded_).count();
+  // Ranks that are done early wait here for the last replica; a dead one is noticed all the same.
+  constexpr auto kFinishPatience = std::chrono::hours(24 * 30);
+  context_.world.enter("finish", kFinishPatience);
+  const std::vector<std::uint64_t> peak_memory = gather_peak_memory(context_.world.all());
+  const bool terminated = end == runtime::RunEnd::kTerminated;
+  if (!is_server()) return terminated ? kTerminated : kSuccess;
+
+  GenerateFigures figures{.totals = job_->totals(),
+                          .replicas = reports_,
+                          .peak_memory = peak_memory,
+                          .load_seconds = load_seconds_,
+                          .run_seconds = seconds,
+                          .numerics_id = deployment_.numerics_id(),
+                          .backend = deployment_.backend().description(),
+                          .ranks = context_.world.size(),
+                          .tp = deployment_.tp(),
+                          .checksum = {}};
+  const bool complete = job_->finished() == job_->totals().requests;
+  if (complete) figures.checksum = job_->checksum();
+  std::cerr << summary_text(figures);
+  if (!options_.report.empty()) write_report(options_.report, figures);
+  if (complete) return kSuccess;
+  std::cerr << "ended by a signal; the same command with --resume goes on\n";
+  const int signal = context_.signals.last();
+  return signal != 0 ? 128 + signal : kTerminated;
+}
+
+void add_sampling_options(CLI::App& command, GenerateOptions& options) {
+  runtime::SamplingParams& sampling = options.sampling;
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    command.add_option(name, value, help)->capture_default_str()->group(
+        "Sampling (a request's own values win)");
+  };
+  add("--max-tokens", sampling.max_tokens, "New tokens per request at most");
+  add("--temperature", sampling.temperature, "0: greedy");
+  add("--top-k", sampling.top_k, "Keep that many most probable tokens; 0: all");
+  add("--top-p", sampling.top_p, "Keep the most probable tokens up to this mass; 1: all");
+  add("--seed", options.seed,
+      "Job seed: a request without a seed gets a hash of this and its id");
+  command
+      .add_option("--stop", sampling.stop, "Text that ends an answer and is left out of it; may be "
+                                           "given several times")
+      ->option_text("STR ...")
+      ->allow_extra_args(false)
+      ->group("Sampling (a request's own values win)");
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, Action& action) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "Answer a file of prompts");
+  command->add_option("--input", options->input, "Requests, one JSON object a line")
+      ->required()
+      ->option_text("FILE.jsonl");
+  command->add_option("--output", options->output, "Answers, one JSON object a line; - is standard output")
+      ->required()
+      ->option_text("FILE.jsonl");
+  command->add_flag("--resume", options->resume, "Go on with an output that was interrupted");
+  command->add_flag("--dry-run", options->dry_run, "Read and check everything, print the plan, stop");
+  command->add_flag("--token-ids", options->token_ids, "Write the generated token ids as well");
+  command->add_option("--report", options->report, "Write all figures as JSON")
+      ->option_text("FILE.json");
+  add_options(*command, options->model);
+  add_options(*command, options->cluster);
+  add_options(*command, options->batch);
+  add_sampling_options(*command, *options);
+  command->callback([options, &action] {
+    action = [options](Context& context) { return GenerateRun(*options, context).run(); };
+  });
+}
+
+}  // namespace paceline::launcher

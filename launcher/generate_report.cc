@@ -1,0 +1,172 @@
+#include "launcher/generate_report.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+
+#include "kernels/core/error.h"
+#include "launcher/deployment.h"
+#include "launcher/version.h"
+#include "runtime/files/json.h"
+
+namespace paceline::launcher {
+
+using runtime::OrderedJson;
+
+namespace {
+
+// The value that a share of the sorted values does not exceed; 0 if there is none.
+double percentile(std::vector<double> values, double share) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const auto last = static_cast<double>(values.size() - 1);
+  return values[static_cast<std::size_t>(share * last + 0.5)];
+}
+
+double mean(const std::vector<double>& values) {
+  if (values.empty()) return 0;
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double ratio(double numerator, double denominator) {
+  return denominator > 0 ? numerator / denominator : 0;
+}
+
+struct Derived {
+  double tokens_per_second = 0;
+  double tokens_per_step = 0;
+  double ttft_mean = 0, ttft_p50 = 0, ttft_p99 = 0;
+};
+
+Derived derive(const GenerateFigures& figures) {
+  const runtime::JobTotals& totals = figures.totals;
+  const auto generated = static_cast<double>(totals.generated_tokens);
+  return {ratio(generated, figures.run_seconds),
+          ratio(generated, static_cast<double>(totals.steps)),
+          mean(totals.ttft_ms),
+          percentile(totals.ttft_ms, 0.5),
+          percentile(totals.ttft_ms, 0.99)};
+}
+
+OrderedJson replica_json(const runtime::ReplicaReport& replica) {
+  const runtime::EngineStats& stats = replica.stats;
+  OrderedJson json;
+  json["steps"] = stats.steps;
+  json["context_rows"] = stats.context_rows;
+  json["generation_rows"] = stats.generation_rows;
+  json["sampled_tokens"] = stats.sampled_tokens;
+  json["preemptions"] = stats.preemptions;
+  json["peak_kv_pages"] = stats.peak_pages;
+  json["seconds"] = {{"agree", stats.time.agree},
+                     {"plan", stats.time.plan},
+                     {"forward", stats.time.forward},
+                     {"select", stats.time.select},
+                     {"accept", stats.time.accept}};
+  return json;
+}
+
+}  // namespace
+
+std::string summary_text(const GenerateFigures& figures) {
+  const runtime::JobTotals& totals = figures.totals;
+  const Derived derived = derive(figures);
+  std::string text = "\n";
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += fmt::format("{:<22}{}\n", name, value);
+  };
+  line("requests", fmt::format("{} answered, {} failed, {} from an earlier run, of {}",
+                               totals.answered, totals.failed, totals.resumed, totals.requests));
+  line("tokens", fmt::format("{} prompt, {} generated", totals.prompt_tokens,
+                             totals.generated_tokens));
+  line("time", fmt::format("{:.2f} s, after {:.2f} s of loading", figures.run_seconds,
+                           figures.load_seconds));
+  line("generated tokens/s", fmt::format("{:.1f}", derived.tokens_per_second));
+  line("tokens per step", fmt::format("{:.3f}", derived.tokens_per_step));
+  line("time to first token", fmt::format("{:.0f} ms mean, {:.0f} ms p50, {:.0f} ms p99",
+                                          derived.ttft_mean, derived.ttft_p50, derived.ttft_p99));
+  std::string memory;
+  for (const std::uint64_t bytes : figures.peak_memory) {
+    memory += (memory.empty() ? "" : ", ") + size_text(bytes);
+  }
+  line("peak memory per rank", memory);
+  if (!figures.checksum.empty()) line("checksum", figures.checksum);
+  return text;
+}
+
+void write_report(const std::filesystem::path& path, const GenerateFigures& figures) {
+  const runtime::JobTotals& totals = figures.totals;
+  const Derived derived = derive(figures);
+  OrderedJson json;
+  json["schema"] = 1;
+  json["paceline"] = kVersion;
+  json["numerics_id"] = figures.numerics_id;
+  json["backend"] = figures.backend;
+  json["ranks"] = figures.ranks;
+  json["tp"] = figures.tp;
+  json["requests"] = {{"total", totals.requests},
+                      {"answered", totals.answered},
+                      {"failed", totals.failed},
+                      {"resumed", totals.resumed}};
+  json["prompt_tokens"] = totals.prompt_tokens;
+  json["generated_tokens"] = totals.generated_tokens;
+  json["steps"] = totals.steps;
+  json["tokens_per_step"] = derived.tokens_per_step;
+  json["load_seconds"] = figures.load_seconds;
+  json["run_seconds"] = figures.run_seconds;
+  json["tokens_per_second"] = derived.tokens_per_second;
+  json["ttft_ms"] = {
+      {"mean", derived.ttft_mean}, {"p50", derived.ttft_p50}, {"p99", derived.ttft_p99}};
+  json["peak_memory_bytes"] = figures.peak_memory;
+  json["replicas"] = OrderedJson::array();
+  for (const auto& replica : figures.replicas) json["replicas"].push_back(replica_json(replica));
+  json["checksum"] = figures.checksum.empty() ? OrderedJson() : OrderedJson(figures.checksum);
+  std::ofstream file(path);
+  file << json.dump(2) << "\n";
+  if (!file.flush()) throw ConfigError("--report {}: cannot be written", path.string());
+}
+
+std::vector<std::uint64_t> gather_peak_memory(parallel::Communicator& ranks) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto mine = static_cast<std::uint64_t>(usage.ru_maxrss) << 10;  // from KiB
+  return gather_values(ranks, mine);
+}
+
+std::string model_name(const std::filesystem::path& directory) {
+  const std::filesystem::path whole = std::filesystem::weakly_canonical(directory);
+  return whole.filename().string();
+}
+
+ProgressLine::ProgressLine(const runtime::GenerateJob& job,
+                           const std::vector<runtime::ReplicaReport>& reports)
+    : job_(job), reports_(reports), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+
+ProgressLine::~ProgressLine() {
+  if (shown_ && on_terminal_) std::cerr << "\n";
+}
+
+void ProgressLine::tick() {
+  const auto now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - last_).count();
+  if (seconds < (on_terminal_ ? 0.25 : 2.0)) return;
+  std::int64_t tokens = 0;
+  std::int64_t running = 0;
+  for (const runtime::ReplicaReport& report : reports_) {
+    tokens += report.generated_tokens;
+    running += report.running;
+  }
+  const std::string line =
+      fmt::format("{}/{} requests, {} running, {} tokens, {:.0f} tok/s", job_.finished(),
+                  job_.totals().requests, running, tokens,
+                  static_cast<double>(tokens - last_tokens_) / seconds);
+  std::cerr << (on_terminal_ ? "\r\x1b[K" + line : line + "\n") << std::flush;
+  last_ = now;
+  last_tokens_ = tokens;
+  shown_ = true;
+}
+
+}  // namespace paceline::launcher

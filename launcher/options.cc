@@ -1,0 +1,77 @@
+#include "launcher/options.h"
+
+namespace paceline::launcher {
+
+void add_options(CLI::App& command, ModelOptions& options) {
+  command.add_option("--model", options.model, "Hugging Face model directory")
+      ->required()
+      ->option_text("DIR")
+      ->group("Model");
+  command
+      .add_option("--weights", options.weights,
+                  "Weight format to compute in; another than the checkpoint's is converted at load")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}))
+      ->capture_default_str()
+      ->group("Model");
+  command
+      .add_option("--kv-format", options.kv_format,
+                  "Key/value cache format; auto: fp32 with fp32 weights, else bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str()
+      ->group("Model");
+  command
+      .add_option("--virtual-shards", options.virtual_shards,
+                  "Pieces that the model is dealt in; the highest possible --tp")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str()
+      ->group("Model");
+}
+
+void add_options(CLI::App& command, ClusterOptions& options) {
+  command
+      .add_option("--tp", options.tp,
+                  "Ranks that share one replica of the model (tensor parallelism); 0: all ranks")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Cluster");
+  command
+      .add_option("--threads", options.threads,
+                  "Threads per rank; 0: the node's cores shared among its ranks")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group("Cluster");
+  command
+      .add_option("--isa", options.isa,
+                  "Instruction set to force: avx2, avx512, avx512vnni (default: the best there is)")
+      ->option_text("NAME")
+      ->group("Cluster");
+  command
+      .add_option("--exchange", options.exchange,
+                  "How ranks exchange sums; auto: shared memory on one node, else MPI")
+      ->check(CLI::IsMember({"auto", "shared", "mpi"}))
+      ->capture_default_str()
+      ->group("Cluster");
+}
+
+void add_options(CLI::App& command, BatchOptions& options) {
+  command
+      .add_option("--max-batch", options.max_batch, "Requests that run at once, per replica")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str()
+      ->group("Batching");
+  command
+      .add_option("--max-batch-tokens", options.max_batch_tokens,
+                  "Tokens fed in one step; prompts are cut into chunks that fit")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str()
+      ->group("Batching");
+  command
+      .add_option("--kv-memory", options.kv_memory,
+                  "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
+                  "requests of full length need, at most half of the free memory)")
+      ->transform(CLI::AsSizeValue(false))
+      ->option_text("SIZE")
+      ->group("Batching");
+}
+
+}  // namespace paceline::launcher

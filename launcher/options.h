@@ -1,0 +1,37 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+
+namespace paceline::launcher {
+
+/// Which model, in which numbers.
+struct ModelOptions {
+  std::string model;
+  std::string weights = "auto";
+  std::string kv_format = "auto";
+  int virtual_shards = 8;
+};
+
+/// Which ranks, cores and instructions compute it.
+struct ClusterOptions {
+  int tp = 0;
+  int threads = 0;
+  std::string isa;
+  std::string exchange = "auto";
+};
+
+/// How much is computed at once.
+struct BatchOptions {
+  int max_batch = 32;
+  int max_batch_tokens = 512;
+  std::uint64_t kv_memory = 0;
+};
+
+/// Each option is declared once, here, with its name, default and help.
+void add_options(CLI::App& command, ModelOptions& options);
+void add_options(CLI::App& command, ClusterOptions& options);
+void add_options(CLI::App& command, BatchOptions& options);
+
+}  // namespace paceline::launcher

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/api.h"
+#include "parallel/communicator.h"
+#include "parallel/shards.h"
+
+// The layers of a model that know that there are other ranks (Shoeybi et al. 2019, Megatron-LM). M
+// is the number of packed rows; pointers are the backend's device memory. All ranks of the
+// communicator call the same layers with the same M. Results do not depend on the number of ranks.
+
+namespace paceline::parallel {
+
+/// What the layers of a rank share: where they compute, with whom, and one buffer for what is being
+/// exchanged. The backend and the communicator must outlive it, and it the layers.
+class ExchangeWorkspace {
+ public:
+  /// FatalError unless communicator.size() <= virtual_shards.
+  ExchangeWorkspace(kernels::Backend& backend, Communicator& communicator, int virtual_shards);
+
+  kernels::Backend& backend() const { return backend_; }
+  int rank() const { return communicator_.rank(); }
+  int size() const { return communicator_.size(); }
+  int virtual_shards() const { return virtual_shards_; }
+
+  /// Blocks of floats, one per rank, one after the other: this rank's is written, then gathered.
+  struct Blocks {
+    float* all = nullptr;
+    float* mine = nullptr;
+  };
+  /// Room for `rows` times per_row[r] floats of each rank r; valid until the next call. Allocates
+  /// only when rows exceed all that came before.
+  Blocks prepare(std::span<const std::int64_t> per_row, std::int64_t rows);
+  /// The same, in memory of the caller's.
+  Blocks prepare_in(float* all, std::span<const std::int64_t> per_row, std::int64_t rows);
+  /// Every rank's block on every rank, in the memory last prepared.
+  void gather();
+
+ private:
+  kernels::Backend& backend_;
+  Communicator& communicator_;
+  int virtual_shards_;
+  kernels::Buffer buffer_;
+  std::vector<std::size_t> bytes_;  // of each rank's block
+  std::span<std::byte> all_;
+};
+
+/// out = in * W^T where this rank keeps some rows of W, that is some columns of out: nothing to
+/// exchange.
+class ColumnParallelLinear {
+ public:
+  /// `weight` [N_rank, K]
+  ColumnParallelLinear(kernels::Backend& backend, const kernels::HostMatrix& weight);
+  /// in [M, K], out [M, N_rank]
+  void forward(const float* in, float* out, std::int64_t rows);
+  const kernels::PackedMatrix& weight() const { return *weight_; }
+
+ private:
+  kernels::Backend& backend_;
+  std::unique_ptr<kernels::PackedMatrix> weight_;
+};
+
+/// residual += in * W^T where this rank keeps the columns of W that its shards hold: partial sums
+/// per subtree of shards, exchanged and added in the order that parallel/shards.h fixes.
+class RowParallelLinear {
+ public:
+  /// `weight` [N, K_rank]; `shard_cols` are the columns of this rank's shards, the first of which
+  /// is `first_shard` (local_ranges()).
+  RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
+                    std::span<const IndexRange> shard_cols, int first_shard);
+  /// in [M, K_rank], residual [M, N]
+  void add(const float* in, float* residual, std::int64_t rows);
+  const kernels::PackedMatrix& weight() const { return *weight_; }
+
+ private:
+  ExchangeWorkspace& exchange_;
+  std::unique_ptr<kernels::PackedMatrix> weight_;
+  std::vector<std::int64_t> per_row_;  // floats of each rank
+  std::vector<int> merges_;
+};
+
+/// The rows of tokens where each rank keeps those of its part of the vocabulary
+/// (vocabulary_shards). Exactly one rank has a token's row and the others +0, so that the sum is
+/// the row.
+class VocabParallelEmbedding {
+ public:
+  /// `table` [this rank's part of the vocabulary, K], packed whole
+  VocabParallelEmbedding(ExchangeWorkspace& exchange,
+                         std::shared_ptr<const kernels::PackedMatrix> table,
+                         std::int64_t vocab_size);
+  /// tokens [M], out [M, K]
+  void forward(const std::int32_t* tokens, float* out, std::int64_t rows);
+
+ private:
+  ExchangeWorkspace& exchange_;
+  std::shared_ptr<const kernels::PackedMatrix> table_;
+  std::int32_t first_token_ = 0;
+  std::vector<std::int64_t> per_row_;
+  std::vector<int> merges_;
+};
+
+/// Logits over the whole vocabulary, on every rank, where each computes those of its part. `weight`
+/// may be the embedding's table.
+class VocabParallelLogits {
+ public:
+  /// `weight` [this rank's part of the vocabulary, K], packed whole
+  VocabParallelLogits(ExchangeWorkspace& exchange,
+                      std::shared_ptr<const kernels::PackedMatrix> weight, std::int64_t vocab_size);
+  /// in [M, K], out [M, vocab]
+  void forward(const float* in, float* out, std::int64_t rows);
+
+ private:
+  void interleave(const float* blocks, float* out, std::int64_t rows) const;
+  ExchangeWorkspace& exchange_;
+  std::shared_ptr<const kernels::PackedMatrix> weight_;
+  std::int64_t vocab_size_ = 0;
+  std::vector<std::int64_t> per_row_;  // logits of each rank
+};
+
+}  // namespace paceline::parallel

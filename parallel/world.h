@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/mailbox.h"
+#include "parallel/rank_state.h"
+#include "parallel/signals.h"
+
+namespace paceline::parallel {
+
+/// How the ranks of a replica exchange data. kAuto: shared memory where all are on one node.
+enum class Exchange { kAuto, kShared, kMpi };
+
+/// "auto", "shared" or "mpi"; ConfigError for anything else.
+Exchange parse_exchange(std::string_view name);
+
+/// This process as one rank of an MPI job, or as the only one if nothing launched it. One per
+/// process; all members are for the main thread. Ranks that die are noticed by a watchdog.
+class World {
+ public:
+  /// Starts MPI and meets the other ranks. `signals` must have been made before any thread.
+  explicit World(Signals& signals);
+  /// Leaves the job together with the other ranks; if an exception is passing through, aborts it.
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const;
+  int size() const;
+  const std::string& host() const;
+  /// The place among the ranks of this node.
+  int local_rank() const;
+  int local_size() const;
+  /// The CPUs that the ranks of this node may use together, before the launcher bound each to some.
+  const std::vector<int>& node_cpus() const;
+  /// "rank 3 on node1"
+  std::string name(int rank) const;
+
+  /// What this rank does from now on, for messages, and how long it waits for others meanwhile.
+  void enter(std::string_view phase, std::chrono::milliseconds patience = kPatience);
+  /// Spin less: more ranks or threads on the node than cores.
+  void set_crowded(bool crowded);
+
+  /// All ranks, by MPI.
+  Communicator& all();
+  Mailbox& mailbox();
+
+  /// Cuts the world into replicas of `tp` consecutive ranks and returns this rank's (all ranks
+  /// call it). ConfigError if the ranks do not divide so, or if kShared is not possible.
+  std::unique_ptr<Communicator> split_replicas(int tp, Exchange exchange = Exchange::kAuto);
+
+  /// Ends all ranks, with one line on standard error, even if others are stuck:
+  /// `paceline: rank R on HOST in PHASE: message`.
+  [[noreturn]] void abort(int code, std::string_view message);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace paceline::parallel

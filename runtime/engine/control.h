@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "runtime/engine/sequence.h"
+
+namespace paceline::runtime {
+
+/// What one rank knows and the others must be told before a step: requests to admit, requests to
+/// end. The replica's leader (rank 0 of its communicator) fills it, the others receive it.
+struct Control {
+  std::vector<EngineRequest> admit;
+  std::vector<std::uint64_t> cancel;  // uids
+  bool stop = false;                  // no further step follows
+
+  bool empty() const { return admit.empty() && cancel.empty() && !stop; }
+};
+
+/// A control as bytes, between ranks of one build; and back. `decode_control` throws FatalError on
+/// bytes that `encode_control` did not write.
+std::vector<std::byte> encode_control(const Control& control);
+Control decode_control(std::span<const std::byte> bytes);
+
+}  // namespace paceline::runtime

@@ -1,0 +1,153 @@
+#include "runtime/engine/scheduler.h"
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
+namespace paceline::runtime {
+
+std::int32_t StepPlan::rows() const {
+  std::int32_t rows = 0;
+  for (const PlannedRows& planned : context) rows += planned.rows;
+  for (const PlannedRows& planned : generation) rows += planned.rows;
+  return rows;
+}
+
+Scheduler::Scheduler(const SchedulerLimits& limits) : limits_(limits), pages_(limits.num_pages) {
+  check(limits.max_sequences > 0 && limits.max_rows >= limits.max_sequences,
+        "a step of {} rows cannot hold one row for each of {} sequences", limits.max_rows,
+        limits.max_sequences);
+}
+
+std::int32_t Scheduler::pages_for(std::int32_t tokens) const {
+  return (tokens + limits_.page_size - 1) / limits_.page_size;
+}
+
+void Scheduler::add(EngineRequest request) {
+  check(!request.prompt.empty(), "request {} has no prompt", request.uid);
+  // The last token sampled is never fed, so it needs no slot.
+  const auto fed = static_cast<std::int32_t>(request.prompt.size()) + request.max_new_tokens - 1;
+  check(pages_for(fed) <= pages_.size(), "request {} needs {} pages of a cache of {}", request.uid,
+        pages_for(fed), pages_.size());
+  auto sequence = std::make_unique<Sequence>();
+  sequence->tokens = request.prompt;
+  sequence->tokens.reserve(static_cast<std::size_t>(fed) + 1);
+  sequence->pages.reserve(static_cast<std::size_t>(pages_for(fed)));
+  sequence->request = std::move(request);
+  const bool is_new = arrival_of_.emplace(sequence->request.uid, next_arrival_).second;
+  check(is_new, "request {} was added twice", sequence->request.uid);
+  waiting_.emplace(next_arrival_++, std::move(sequence));
+}
+
+Sequence* Scheduler::find(std::uint64_t uid) {
+  const auto arrival = arrival_of_.find(uid);
+  if (arrival == arrival_of_.end()) return nullptr;
+  const auto running = running_.find(arrival->second);
+  return running != running_.end() ? running->second.get() : waiting_.at(arrival->second).get();
+}
+
+void Scheduler::remove(std::uint64_t uid) {
+  const auto arrival = arrival_of_.find(uid);
+  if (arrival == arrival_of_.end()) return;
+  if (const auto running = running_.find(arrival->second); running != running_.end()) {
+    free_pages(*running->second);
+    running_.erase(running);
+  } else {
+    waiting_.erase(arrival->second);
+  }
+  arrival_of_.erase(arrival);
+}
+
+void Scheduler::free_pages(Sequence& sequence) {
+  // Backwards, so that the pages come back from the pool in the order they were taken in.
+  for (auto page = sequence.pages.rbegin(); page != sequence.pages.rend(); ++page) {
+    pages_.release(*page);
+  }
+  sequence.pages.clear();
+}
+
+std::int32_t Scheduler::missing_pages(const Sequence& sequence, std::int32_t slots) const {
+  return std::max(0, pages_for(slots) - static_cast<std::int32_t>(sequence.pages.size()));
+}
+
+void Scheduler::preempt(ByArrival::iterator victim) {
+  free_pages(*victim->second);
+  victim->second->computed = 0;
+  waiting_.emplace(victim->first, std::move(victim->second));
+  running_.erase(victim);
+  ++preemptions_;
+}
+
+// Takes the pages that the sequence's first `slots` slots need, preempting younger requests while
+// the pool is short of them. False if only the sequence itself and older ones hold what is missing.
+bool Scheduler::reserve(std::uint64_t arrival, Sequence& sequence, std::int32_t slots) {
+  const std::int32_t missing = missing_pages(sequence, slots);
+  while (pages_.free_pages() < missing) {
+    const auto youngest = std::prev(running_.end());
+    if (youngest->first <= arrival) return false;
+    preempt(youngest);
+  }
+  for (std::int32_t i = 0; i < missing; ++i) sequence.pages.push_back(pages_.acquire());
+  return true;
+}
+
+void Scheduler::plan_generation(StepPlan& plan, std::int32_t& row_budget) {
+  // Oldest first, so that a preemption never takes what has already been planned.
+  for (auto entry = running_.begin(); entry != running_.end();) {
+    Sequence& sequence = *entry->second;
+    if (!sequence.in_generation()) {
+      ++entry;
+      continue;
+    }
+    if (!reserve(entry->first, sequence, sequence.length())) {
+      preempt(entry);  // it is the youngest itself
+      break;
+    }
+    plan.generation.push_back({&sequence, 1, true});
+    --row_budget;
+    ++entry;
+  }
+}
+
+void Scheduler::plan_context(StepPlan& plan, std::int32_t& row_budget) {
+  const auto plan_chunk = [&](std::uint64_t arrival, Sequence& sequence) {
+    const std::int32_t rows = std::min(sequence.pending(), row_budget);
+    if (rows == 0 || missing_pages(sequence, sequence.computed + rows) > pages_.free_pages()) {
+      return false;
+    }
+    const bool reserved = reserve(arrival, sequence, sequence.computed + rows);
+    check(reserved, "request {} lost the pages it was promised", sequence.request.uid);
+    plan.context.push_back({&sequence, rows, rows == sequence.pending()});
+    row_budget -= rows;
+    return true;
+  };
+  for (auto& [arrival, sequence] : running_) {
+    if (!sequence->in_generation()) plan_chunk(arrival, *sequence);
+  }
+  while (!waiting_.empty() && static_cast<std::int32_t>(running_.size()) < limits_.max_sequences) {
+    const auto oldest = waiting_.begin();
+    // Admitted only if all that it has to feed would fit: else it would be preempted again at once.
+    if (missing_pages(*oldest->second, oldest->second->length()) > pages_.free_pages()) break;
+    if (!plan_chunk(oldest->first, *oldest->second)) break;
+    running_.insert(waiting_.extract(oldest));
+  }
+}
+
+StepPlan Scheduler::plan() {
+  StepPlan plan;
+  std::int32_t row_budget = limits_.max_rows;
+  plan_generation(plan, row_budget);
+  plan_context(plan, row_budget);
+  if (plan.empty() && !running_.empty()) {
+    // Only prompts are running and none of them gets a page: the oldest one takes the others'.
+    const auto oldest = running_.begin();
+    while (std::next(oldest) != running_.end()) preempt(std::prev(running_.end()));
+    row_budget = limits_.max_rows;
+    plan_context(plan, row_budget);
+    check(!plan.empty(), "request {} cannot get a page in an empty cache",
+          oldest->second->request.uid);
+  }
+  return plan;
+}
+
+}  // namespace paceline::runtime

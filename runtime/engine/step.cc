@@ -1,0 +1,52 @@
+#include "runtime/engine/engine.h"
+
+namespace paceline::runtime {
+namespace {
+
+/// Adds the time since it was last asked to one phase after the other.
+class PhaseClock {
+ public:
+  void lap(double& phase) {
+    const auto now = std::chrono::steady_clock::now();
+    phase += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+// The whole algorithm: agree on what came in, plan, feed one packed batch, choose a token for every
+// sequence that has been fed to its end, append.
+std::vector<TokenEvent> Engine::step(const Control& mine) {
+  PhaseClock clock;
+  hooks_.enter_phase("wait");
+  const Control control = agreement_.exchange(mine, last_decisions_);
+  clock.lap(stats_.time.agree);
+
+  apply(control);
+  if (stopped_) return {};
+  const StepPlan plan = scheduler_.plan();
+  if (plan.empty()) {
+    last_decisions_ = 0;
+    return {};
+  }
+  pack(plan, batch_);
+  clock.lap(stats_.time.plan);
+
+  hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
+  const float* hidden = model_.forward(batch_, cache_);
+  const float* logits = model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled.size()));
+  clock.lap(stats_.time.forward);
+
+  const std::vector<std::int32_t> tokens = select(logits);
+  clock.lap(stats_.time.select);
+
+  std::vector<TokenEvent> events = accept(plan, tokens);
+  clock.lap(stats_.time.accept);
+  return events;
+}
+
+}  // namespace paceline::runtime

@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/files/mapped_file.h"
+
+namespace paceline::runtime {
+
+/// Element types of the safetensors format (its names: "F32", "BF16", "F8_E4M3", ...).
+enum class StoredType {
+  kBool,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kU16,
+  kI16,
+  kF16,
+  kBF16,
+  kU32,
+  kI32,
+  kF32,
+  kU64,
+  kI64,
+  kF64,
+};
+
+/// Bytes of one element.
+std::size_t stored_size(StoredType type);
+
+/// The format's own name, e.g. "BF16".
+std::string_view stored_name(StoredType type);
+
+/// "[576, 64]", for messages.
+std::string shape_text(std::span<const std::int64_t> shape);
+
+/// One tensor of a file, row-major, little-endian. Its bytes belong to the file's mapping.
+struct StoredTensor {
+  std::string name;
+  StoredType type = StoredType::kF32;
+  std::vector<std::int64_t> shape;   ///< empty for a scalar; a dimension may be 0
+  std::span<const std::byte> bytes;  ///< product(shape) * stored_size(type), at any alignment
+
+  std::int64_t num_elements() const {
+    return static_cast<std::int64_t>(bytes.size() / stored_size(type));
+  }
+};
+
+/// What a safetensors file says about itself.
+struct SafetensorsHeader {
+  std::vector<StoredTensor> tensors;            ///< sorted by name
+  std::map<std::string, std::string> metadata;  ///< its `__metadata__`
+  std::size_t header_bytes = 0;                 ///< length prefix and JSON: where data begins
+};
+
+/// Reads the header of a safetensors file that is wholly in `file` and checks it as the format
+/// demands (https://github.com/huggingface/safetensors, "Format"): the length prefix within the
+/// file and at most 100 MB; a JSON object of known keys, without duplicates; data that is covered
+/// by the tensors exactly, without gap or overlap; offsets that agree with shape and dtype.
+/// The tensors' `bytes` are views into `file`. `source` names the file in messages.
+/// Throws ConfigError naming the file and, where there is one, the tensor.
+SafetensorsHeader parse_safetensors(std::span<const std::byte> file, std::string_view source);
+
+/// One mapped safetensors file.
+class SafetensorsFile {
+ public:
+  /// Throws ConfigError, see parse_safetensors.
+  static SafetensorsFile open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return file_.path(); }
+  const SafetensorsHeader& header() const { return header_; }
+  std::span<const std::byte> bytes() const { return file_.bytes(); }
+  /// nullptr if there is no such tensor.
+  const StoredTensor* find(std::string_view name) const;
+
+ private:
+  SafetensorsFile(MappedFile file, SafetensorsHeader header);
+
+  MappedFile file_;
+  SafetensorsHeader header_;
+};
+
+/// Reads `model.safetensors.index.json`: its `weight_map`, from tensor name to shard file name.
+/// A shard must be a plain file name beside the index: no directory, no "..".
+/// Throws ConfigError naming the source and the tensor.
+std::map<std::string, std::string> parse_safetensors_index(std::string_view text,
+                                                           std::string_view source);
+
+/// The tensors of a model directory: `model.safetensors`, or else the shards that
+/// `model.safetensors.index.json` names.
+class Checkpoint {
+ public:
+  /// Maps the files and checks their headers; every tensor of an index must be in its shard.
+  /// A tensor that a shard holds but the index does not name is left out.
+  /// Throws ConfigError naming file and tensor.
+  static Checkpoint open(const std::filesystem::path& directory);
+
+  /// nullptr if there is no such tensor.
+  const StoredTensor* find(std::string_view name) const;
+  /// Throws ConfigError naming the checkpoint and the tensor that it lacks.
+  const StoredTensor& at(std::string_view name) const;
+  /// Sorted.
+  std::vector<std::string> names() const;
+  /// Sum of the tensors' sizes in bytes.
+  std::size_t total_bytes() const { return total_bytes_; }
+  /// What was read, sorted by file name.
+  std::span<const SafetensorsFile> files() const { return files_; }
+  /// The file (`model.safetensors` or its index) that messages name.
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  explicit Checkpoint(std::filesystem::path path) : path_(std::move(path)) {}
+  void add(const StoredTensor& tensor);
+
+  std::filesystem::path path_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, StoredTensor, std::less<>> tensors_;
+  std::size_t total_bytes_ = 0;
+};
+
+}  // namespace paceline::runtime

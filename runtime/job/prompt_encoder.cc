@@ -1,0 +1,71 @@
+#include "runtime/job/prompt_encoder.h"
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+
+namespace paceline::runtime {
+
+PromptEncoder::PromptEncoder(const std::filesystem::path& model_dir, const Limits& limits)
+    : limits_(limits) {
+  if (!std::filesystem::exists(model_dir / "tokenizer.json")) return;
+  tokenizer_.emplace(Tokenizer::load(model_dir));
+  template_ = ChatTemplate::load(model_dir);
+}
+
+const Tokenizer& PromptEncoder::needed_tokenizer(const char* field) const {
+  if (!tokenizer_) {
+    throw RequestError(field,
+                       "the model directory has no tokenizer.json: only prompts of token ids, "
+                       "without stop strings, can be served");
+  }
+  return *tokenizer_;
+}
+
+std::vector<std::int32_t> PromptEncoder::prompt_ids(const Request& request) const {
+  if (const auto* ids = std::get_if<std::vector<std::int32_t>>(&request.prompt)) return *ids;
+  if (const auto* text = std::get_if<std::string>(&request.prompt)) {
+    const TextSegment segment{*text, /*trusted=*/false};
+    return needed_tokenizer("prompt").encode(std::span(&segment, 1), /*add_special_tokens=*/true);
+  }
+  const Tokenizer& tokenizer = needed_tokenizer("messages");
+  if (!template_) {
+    throw RequestError("messages", "the model directory has no chat template; use prompt");
+  }
+  // The template writes the beginning of the sequence itself.
+  return tokenizer.encode(template_->render(std::get<Json>(request.prompt),
+                                            /*add_generation_prompt=*/true, limits_.now),
+                          /*add_special_tokens=*/false);
+}
+
+WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const {
+  const char* field = request.is_chat() ? "messages" : "prompt";
+  const SamplingParams& sampling = request.sampling;
+  if (!sampling.stop.empty()) needed_tokenizer("stop");
+  WorkItem item;
+  item.index = index;
+  item.prompt = prompt_ids(request);
+  const auto length = static_cast<std::int64_t>(item.prompt.size());
+  if (length == 0) throw RequestError(field, "the prompt has no tokens");
+  if (length >= limits_.max_positions) {
+    throw RequestError(field,
+                       "the prompt has {} tokens, which leaves no room in the context of {}",
+                       length, limits_.max_positions);
+  }
+  const std::int64_t new_tokens = std::min(sampling.max_tokens, limits_.max_positions - length);
+  if (length + new_tokens - 1 > limits_.cache_tokens) {
+    throw RequestError(field,
+                       "the prompt's {} tokens and {} new ones need more than the {} tokens that "
+                       "the key/value cache holds; raise --kv-memory or lower max_tokens",
+                       length, new_tokens, limits_.cache_tokens);
+  }
+  item.max_new_tokens = static_cast<std::int32_t>(new_tokens);
+  item.temperature = sampling.temperature;
+  item.top_k = sampling.top_k;
+  item.top_p = sampling.top_p;
+  item.seed = sampling.seed.value_or(request_seed(limits_.job_seed, request.id));
+  item.stop = sampling.stop;
+  return item;
+}
+
+}  // namespace paceline::runtime

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "runtime/chat/chat_template.h"
+#include "runtime/job/work.h"
+#include "runtime/model/config.h"
+#include "runtime/requests/request.h"
+#include "runtime/tokenizer/tokenizer.h"
+
+namespace paceline::runtime {
+
+/// Turns requests into work: template, tokens, limits. Holds what a model directory has for that.
+class PromptEncoder {
+ public:
+  struct Limits {
+    std::int64_t max_positions = 0;  // the model's context
+    std::int64_t cache_tokens = 0;   // tokens that the key/value cache of a replica holds
+    std::uint64_t job_seed = 0;
+    std::chrono::local_seconds now;  // what a template's strftime_now() sees
+  };
+
+  /// A directory without tokenizer.json serves prompts of token ids only. Throws ConfigError.
+  PromptEncoder(const std::filesystem::path& model_dir, const Limits& limits);
+
+  /// Null if the model directory has none.
+  const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
+
+  /// Throws RequestError naming the field: a prompt that is empty or does not fit, text or stop
+  /// strings without a tokenizer, messages without a template or refused by it.
+  WorkItem encode(const Request& request, std::int64_t index) const;
+
+ private:
+  std::vector<std::int32_t> prompt_ids(const Request& request) const;
+  const Tokenizer& needed_tokenizer(const char* field) const;
+
+  Limits limits_;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> template_;
+};
+
+}  // namespace paceline::runtime

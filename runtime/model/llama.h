@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/api.h"
+#include "parallel/communicator.h"
+#include "parallel/linear.h"
+#include "runtime/engine/packed_batch.h"
+#include "runtime/files/safetensors.h"
+#include "runtime/model/config.h"
+#include "runtime/model/shard_plan.h"
+#include "runtime/model/weights.h"
+
+namespace paceline::runtime {
+
+/// One rank's part of a Llama-family model (Touvron et al. 2023; Mistral; Qwen2 with its biases) and
+/// the memory that a step needs. Every rank of the communicator makes the same calls.
+class LlamaModel {
+ public:
+  struct Limits {
+    std::int64_t max_rows = 0;     // rows of one packed step
+    std::int64_t max_sampled = 0;  // rows of one step that need logits
+  };
+
+  LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint, const ShardPlan& plan,
+             const WeightFormats& formats, const Limits& limits, kernels::Backend& backend,
+             parallel::Communicator& communicator);
+
+  /// Feeds a packed batch: appends its keys and values to the cache and returns the hidden states,
+  /// after the final norm, of batch.sampled_rows: [R, hidden], valid until the next forward.
+  const float* forward(const PackedBatch& batch, const kernels::KvPool& cache);
+
+  /// Logits [rows, vocab] of hidden states [rows, hidden], rows <= max_sampled; on every rank, valid
+  /// until the next call.
+  const float* logits(const float* hidden, std::int64_t rows);
+
+  const ModelConfig& config() const { return config_; }
+  const ShardPlan& plan() const { return plan_; }
+
+ private:
+  struct Layer {
+    kernels::Buffer attention_norm;  // [hidden]
+    std::unique_ptr<parallel::ColumnParallelLinear> qkv;
+    kernels::Buffer qkv_bias;  // [(query heads + 2 kv heads) * head_dim], or none
+    std::unique_ptr<parallel::RowParallelLinear> attention_out;
+    kernels::Buffer ffn_norm;  // [hidden]
+    std::unique_ptr<parallel::ColumnParallelLinear> gate_up;
+    std::unique_ptr<parallel::RowParallelLinear> down;
+  };
+
+  /// A batch's index arrays on the device.
+  struct DeviceBatch {
+    kernels::Buffer tokens, positions, rows, ancestors, page_table, sampled_rows;
+  };
+
+  Layer load_layer(const WeightReader& reader, const WeightFormats& formats, std::int64_t layer);
+  kernels::Buffer load_vector(const WeightReader& reader, const std::string& name, std::int64_t n,
+                              kernels::IndexRange range);
+  void allocate_step_memory(const Limits& limits);
+  void upload(const PackedBatch& batch);
+  void attention(Layer& layer, int index, const kernels::KvPool& cache, const PackedBatch& batch);
+  void feed_forward(Layer& layer, std::int64_t rows);
+  void rms_norm(const float* in, const kernels::Buffer& weight, float* out, std::int64_t rows);
+
+  ModelConfig config_;
+  ShardPlan plan_;
+  kernels::Backend& backend_;
+  parallel::ExchangeWorkspace exchange_;
+  std::vector<std::int32_t> kv_head_of_query_;
+  float attention_scale_ = 0;  // 1 / sqrt(head_dim)
+
+  std::unique_ptr<parallel::VocabParallelEmbedding> embedding_;
+  std::vector<Layer> layers_;
+  kernels::Buffer final_norm_;
+  std::unique_ptr<parallel::VocabParallelLogits> output_;
+  kernels::Buffer inv_freq_;  // [head_dim / 2]
+
+  DeviceBatch batch_;
+  kernels::Buffer residual_;   // [M, hidden]: the residual stream
+  kernels::Buffer normed_;     // [M, hidden]
+  kernels::Buffer qkv_;        // [M, (query heads + 2 kv heads) * head_dim]
+  kernels::Buffer attended_;   // [M, query heads * head_dim]
+  kernels::Buffer gate_up_;    // [M, 2 * FFN columns]
+  kernels::Buffer activated_;  // [M, FFN columns]
+  kernels::Buffer cos_, sin_;  // [M, head_dim / 2]
+  kernels::Buffer sampled_;    // [R, hidden]
+  kernels::Buffer hidden_;     // [R, hidden]
+  kernels::Buffer logits_;     // [R, vocab]
+};
+
+}  // namespace paceline::runtime

@@ -1,0 +1,287 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/core/half.h"
+#include "kernels/core/kv_address.h"
+#include "kernels/cpu/ops.h"
+#include "kernels/reference/ops.h"
+#include "tests/kernels/every_cpu.h"
+
+namespace paceline::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+struct Shape {
+  int num_heads = 3;
+  int kv_heads = 1;
+  int head_dim = 64;
+  int page_size = 16;
+  KvFormat format = KvFormat::kBf16;
+};
+
+/// A cache with its pages dealt out in a scrambled order, and a packed step.
+struct Step {
+  Step(const Shape& of, int sequences, int positions) : shape(of) {
+    const int pages_each = (positions + shape.page_size - 1) / shape.page_size;
+    pages.resize(sequences * pages_each);
+    std::iota(pages.begin(), pages.end(), 0);
+    std::shuffle(pages.begin(), pages.end(), std::mt19937(7));
+    kv = {.format = shape.format,
+          .num_layers = 2,
+          .num_heads = shape.kv_heads,
+          .page_size = shape.page_size,
+          .head_dim = shape.head_dim,
+          .num_pages = static_cast<std::int32_t>(pages.size())};
+    const std::size_t elements = pages.size() * 2 * 2 * shape.kv_heads * shape.page_size *
+                                 static_cast<std::size_t>(shape.head_dim);
+    // What nobody wrote is NaN: it may be read, but must not be used.
+    cache.assign(elements, std::numeric_limits<float>::quiet_NaN());
+    halves.assign(elements, 0x7fff);
+    kv.data = shape.format == KvFormat::kFp32 ? reinterpret_cast<std::byte*>(cache.data())
+                                              : reinterpret_cast<std::byte*>(halves.data());
+    table = {pages.data(), pages_each};
+    for (int h = 0; h < shape.num_heads; ++h) {
+      kv_head.push_back(h * shape.kv_heads / shape.num_heads);
+    }
+  }
+
+  int width() const { return (shape.num_heads + 2 * shape.kv_heads) * shape.head_dim; }
+
+  /// Appends the keys and values of positions [begin, end) of a sequence, and leaves q behind.
+  void append(const std::vector<RowPlace>& rows, std::uint32_t seed) {
+    rows_at = rows;
+    qkv = random_floats(rows.size() * width(), 1.0f, seed);
+    cos.assign(rows.size() * shape.head_dim / 2, 1.0f);
+    sin.assign(rows.size() * shape.head_dim / 2, 0.0f);
+    reference::rope_append(append_params(qkv.data()));
+  }
+
+  /// Leaves only rows [begin, end) of the step.
+  void keep(int begin, int end) {
+    rows_at = {rows_at.begin() + begin, rows_at.begin() + end};
+    qkv = {qkv.begin() + begin * width(), qkv.begin() + end * width()};
+  }
+
+  RopeAppendParams append_params(float* in) {
+    return {.qkv = in,
+            .cos = cos.data(),
+            .sin = sin.data(),
+            .kv = kv,
+            .layer = 1,
+            .num_heads = shape.num_heads,
+            .rows_at = rows_at.data(),
+            .page_table = table,
+            .rows = static_cast<std::int64_t>(rows_at.size())};
+  }
+
+  AttentionParams attention_params(Floats& out) {
+    out.assign(rows_at.size() * shape.num_heads * shape.head_dim, 0.0f);
+    return {.qkv = qkv.data(),
+            .qkv_stride = width(),
+            .kv = kv,
+            .layer = 1,
+            .num_heads = shape.num_heads,
+            .kv_head = kv_head.data(),
+            .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
+            .rows_at = rows_at.data(),
+            .ancestors = ancestors.data(),
+            .page_table = table,
+            .out = out.data(),
+            .rows = static_cast<std::int64_t>(rows_at.size())};
+  }
+
+  double element(KvPart part, const RowPlace& row, int position, int head, int d) const {
+    const auto at = kv_offset(kv, table, row.sequence,
+                              slot_of_position(row, ancestors.data(), position), 1, part, head) +
+                    d;
+    return shape.format == KvFormat::kFp32 ? cache[at] : bf16_to_fp32(halves[at]);
+  }
+
+  Shape shape;
+  std::vector<std::int32_t> pages;
+  Floats cache;
+  std::vector<std::uint16_t> halves;
+  KvPool kv;
+  PageTable table;
+  std::vector<std::int32_t> kv_head;
+  std::vector<std::int32_t> ancestors;
+  std::vector<RowPlace> rows_at;
+  Floats qkv, cos, sin;
+};
+
+RowPlace plain(int sequence, int position) {
+  return {.sequence = sequence, .position = position, .slot = position, .base = position + 1};
+}
+
+std::vector<RowPlace> prompt(int sequence, int begin, int end) {
+  std::vector<RowPlace> rows;
+  for (int t = begin; t < end; ++t) rows.push_back(plain(sequence, t));
+  return rows;
+}
+
+Floats reference_attention(Step& step) {
+  Floats out;
+  reference::attention(step.attention_params(out));
+  return out;
+}
+
+void expect_equal_everywhere(Step& step, const Floats& expected) {
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    Floats out;
+    cpu::attention(step.attention_params(out), ops, pool);
+    expect_same_bits(out, expected);
+  });
+}
+
+TEST(Attention, IsSoftmaxOfScaledDotProducts) {
+  Step step({.num_heads = 4, .kv_heads = 2, .head_dim = 20}, 1, 600);
+  step.append(prompt(0, 0, 530), 1);
+  const Floats out = reference_attention(step);
+  const int dim = step.shape.head_dim;
+  for (const int row : {0, 1, 15, 16, 255, 256, 529}) {
+    for (int h = 0; h < step.shape.num_heads; ++h) {
+      const float* q = step.qkv.data() + row * step.width() + h * dim;
+      std::vector<double> weights;
+      double sum = 0;
+      for (int t = 0; t <= row; ++t) {
+        double dot = 0;
+        for (int d = 0; d < dim; ++d) {
+          dot += q[d] * step.element(KvPart::kKey, step.rows_at[row], t, step.kv_head[h], d);
+        }
+        weights.push_back(std::exp(dot / std::sqrt(dim)));
+        sum += weights.back();
+      }
+      for (int d = 0; d < dim; ++d) {
+        double expected = 0;
+        for (int t = 0; t <= row; ++t) {
+          expected += weights[t] / sum *
+                      step.element(KvPart::kValue, step.rows_at[row], t, step.kv_head[h], d);
+        }
+        EXPECT_NEAR(out[(row * step.shape.num_heads + h) * dim + d], expected, 2e-6);
+      }
+    }
+  }
+}
+
+TEST(Attention, SameBitsEverywhere) {
+  for (const KvFormat format : {KvFormat::kBf16, KvFormat::kFp32}) {
+    for (const int head_dim : {2, 8, 16, 20, 64, 80, 128, 256}) {
+      Step step({.num_heads = 6, .kv_heads = 2, .head_dim = head_dim, .format = format}, 2, 300);
+      std::vector<RowPlace> rows = prompt(1, 0, 290);
+      const std::vector<RowPlace> other = prompt(0, 0, 37);
+      rows.insert(rows.end(), other.begin(), other.end());
+      step.append(rows, 2);
+      step.keep(245, static_cast<int>(rows.size()));
+      SCOPED_TRACE(head_dim);
+      expect_equal_everywhere(step, reference_attention(step));
+    }
+  }
+}
+
+TEST(Attention, SameBitsForManyHeadsAndMultiQuery) {
+  for (const Shape& shape : {Shape{.num_heads = 71, .kv_heads = 1, .head_dim = 64},
+                             Shape{.num_heads = 5, .kv_heads = 5, .head_dim = 64},
+                             Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64}}) {
+    Step step(shape, 1, 48);
+    step.append(prompt(0, 0, 41), 3);
+    // Query heads need not be dealt in order.
+    std::ranges::reverse(step.kv_head);
+    expect_equal_everywhere(step, reference_attention(step));
+  }
+}
+
+// A token sees the same sum whether it came in one chunk, in several, or alone.
+TEST(Attention, ARowDoesNotDependOnItsCompany) {
+  constexpr int kLength = 600;  // three segments
+  Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, kLength);
+  step.append(prompt(0, 0, kLength), 4);
+  const Floats together = reference_attention(step);
+  const Floats all_qkv = step.qkv;
+  const int out_width = step.shape.num_heads * step.shape.head_dim;
+  for (const auto& [begin, end] : {std::pair{0, 1}, {255, 258}, {500, 533}, {599, 600}}) {
+    step.rows_at = prompt(0, begin, end);
+    step.qkv.assign(all_qkv.begin() + begin * step.width(), all_qkv.begin() + end * step.width());
+    expect_equal_everywhere(
+        step, Floats(together.begin() + begin * out_width, together.begin() + end * out_width));
+  }
+}
+
+// A tree behind the last of 20 tokens. Its nodes' keys stand in slots 20 ... 23, wherever the node
+// is in the tree; along each path attention is that of a sequence in which the path was fed.
+//
+//   20 (position 20) -> 21 (position 21) -> 23 (position 22)
+//                    -> 22 (position 21)
+TEST(Attention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
+  for (const int length : {20, 30, 254, 255}) {  // also across a block's and a segment's end
+    Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, length + 16);
+    step.append(prompt(0, 0, length), 5);
+    const auto node = [&](int slot, int depth, int first_ancestor) {
+      return RowPlace{.sequence = 0,
+                      .position = length + depth,
+                      .slot = length + slot,
+                      .base = length,
+                      .first_ancestor = first_ancestor};
+    };
+    const std::vector<RowPlace> nodes = {node(0, 0, 0), node(1, 1, 1), node(2, 1, 3),
+                                         node(3, 2, 5)};
+    step.ancestors = {length,     length, length + 1, length,
+                      length + 2, length, length + 1, length + 3};
+    step.append(nodes, 6);
+    const Floats tree = reference_attention(step);
+    const Floats tree_qkv = step.qkv;
+    expect_equal_everywhere(step, tree);
+
+    const int out_width = step.shape.num_heads * step.shape.head_dim;
+    const auto feed = [&](const std::vector<int>& path) {
+      step.rows_at.clear();
+      step.qkv.clear();
+      for (std::size_t depth = 0; depth < path.size(); ++depth) {
+        step.rows_at.push_back(plain(0, length + static_cast<int>(depth)));
+        const auto from = tree_qkv.begin() + path[depth] * step.width();
+        step.qkv.insert(step.qkv.end(), from, from + step.width());
+      }
+      // The rotation is none (cos 1, sin 0), so appending again rounds the same values.
+      reference::rope_append(step.append_params(step.qkv.data()));
+      const Floats fed = reference_attention(step);
+      for (std::size_t depth = 0; depth < path.size(); ++depth) {
+        const auto at = tree.begin() + path[depth] * out_width;
+        expect_same_bits(Floats(fed.begin() + static_cast<int>(depth) * out_width,
+                                fed.begin() + static_cast<int>(depth + 1) * out_width),
+                         Floats(at, at + out_width));
+      }
+    };
+    feed({0, 1, 3});
+    feed({0, 2});
+  }
+}
+
+TEST(Attention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
+  Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, 48);
+  step.append(prompt(0, 0, 40), 7);
+  const RowPlace& row = step.rows_at[0];
+  for (const auto& [position, value] : {std::pair{5, 0x7f80}, {21, 0xff80}, {33, 0x7fc0}}) {
+    step.halves[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
+        static_cast<std::uint16_t>(value);
+    step.halves[kv_offset(step.kv, step.table, row.sequence, position + 1, 1, KvPart::kValue, 0)] =
+        static_cast<std::uint16_t>(value);
+  }
+  const Floats out = reference_attention(step);
+  EXPECT_TRUE(std::isfinite(out[4 * 3 * 64]));
+  EXPECT_TRUE(std::isnan(out[39 * 3 * 64]));
+  expect_equal_everywhere(step, out);
+}
+
+TEST(Attention, NoRowsAndNoHeads) {
+  Step step({.num_heads = 0, .kv_heads = 1, .head_dim = 16}, 1, 16);
+  step.append(prompt(0, 0, 3), 8);
+  expect_equal_everywhere(step, {});
+  step.rows_at.clear();
+  expect_equal_everywhere(step, {});
+}
+
+}  // namespace
+}  // namespace paceline::kernels

@@ -1,0 +1,302 @@
+#include "kernels/cpu/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "kernels/core/half.h"
+#include "kernels/reference/linear.h"
+
+namespace paceline::kernels::cpu {
+namespace {
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kFp32,      WeightFormat::kBf16,
+                                     WeightFormat::kFp16,      WeightFormat::kInt8Channel,
+                                     WeightFormat::kInt8Group, WeightFormat::kInt4Group};
+
+// Every bit pattern of the integer formats occurs, -128 too; floats have all magnitudes that a
+// product of a few hundred can add without overflow.
+HostMatrix random_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols, unsigned seed) {
+  std::mt19937 random(seed);
+  const RowBytes bytes = row_bytes(format, cols);
+  const auto count = static_cast<std::size_t>(rows);
+  HostMatrix matrix{format, rows, cols, {}, {}, {}};
+  matrix.values.resize(count * bytes.values);
+  matrix.scales.resize(count * bytes.scales);
+  matrix.minimums.resize(count * bytes.minimums);
+  for (std::byte& value : matrix.values) value = static_cast<std::byte>(random() & 255);
+  std::normal_distribution<float> normal;
+  const auto fill_halves = [&](std::vector<std::byte>& to, float size) {
+    for (std::size_t i = 0; i + 1 < to.size(); i += 2) {
+      const std::uint16_t half = fp32_to_fp16(normal(random) * size);
+      std::memcpy(to.data() + i, &half, 2);
+    }
+  };
+  const auto fill_floats = [&](std::vector<std::byte>& to, float size) {
+    for (std::size_t i = 0; i + 3 < to.size(); i += 4) {
+      const float value = normal(random) * size;
+      std::memcpy(to.data() + i, &value, 4);
+    }
+  };
+  if (format == WeightFormat::kFp32) fill_floats(matrix.values, 0.05f);
+  if (format == WeightFormat::kFp16) fill_halves(matrix.values, 0.05f);
+  if (format == WeightFormat::kBf16) {
+    for (std::size_t i = 0; i + 1 < matrix.values.size(); i += 2) {
+      const std::uint16_t half = fp32_to_bf16(normal(random) * 0.05f);
+      std::memcpy(matrix.values.data() + i, &half, 2);
+    }
+  }
+  if (format == WeightFormat::kInt8Channel) {
+    fill_floats(matrix.scales, 0.001f);
+  } else {
+    fill_halves(matrix.scales, 0.005f);
+    fill_halves(matrix.minimums, 0.05f);
+  }
+  return matrix;
+}
+
+std::vector<float> random_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(rows * cols));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+std::vector<float> product(const PackedMatrix& weight, const std::vector<float>& in,
+                           std::int64_t rows, Linear* linear) {
+  // Filled with something so that an output nobody writes is seen.
+  std::vector<float> out(
+      static_cast<std::size_t>(weight.reduction().outputs() * rows * weight.rows()), 12345.0f);
+  const LinearParams params{&weight, in.data(), out.data(), rows};
+  linear != nullptr ? linear->linear(params) : reference::linear(params);
+  return out;
+}
+
+// Bits, except that a NaN stands for any NaN.
+std::vector<std::uint32_t> bits(const std::vector<float>& values) {
+  std::vector<std::uint32_t> result;
+  result.reserve(values.size());
+  for (float value : values) {
+    result.push_back(std::isnan(value) ? 0x7fc00000u : std::bit_cast<std::uint32_t>(value));
+  }
+  return result;
+}
+
+void expect_equal_products(const HostMatrix& matrix, const Reduction& reduction,
+                           const std::vector<float>& in, std::int64_t rows) {
+  const auto oracle = reference::pack(matrix, reduction);
+  const std::vector<std::uint32_t> expected = bits(product(*oracle, in, rows, nullptr));
+  for (Isa isa : supported_isas()) {
+    for (int threads : {1, 2}) {
+      ThreadPool pool(threads);
+      Linear linear(isa, pool);
+      const auto packed = linear.pack(matrix, reduction);
+      EXPECT_EQ(bits(product(*packed, in, rows, &linear)), expected)
+          << isa_name(isa) << ' ' << format_name(matrix.format) << " [" << matrix.rows << ", "
+          << matrix.cols << "] rows " << rows << " threads " << threads;
+    }
+  }
+}
+
+Reduction cut(const std::vector<std::int64_t>& ends, const std::vector<int>& merges) {
+  Reduction reduction;
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    reduction.segments.push_back({{begin, ends[i]}, merges[i]});
+    begin = ends[i];
+  }
+  return reduction;
+}
+
+class LinearFormats : public ::testing::TestWithParam<WeightFormat> {};
+
+TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfRows) {
+  const HostMatrix matrix = random_matrix(GetParam(), 83, 192, 1);
+  for (std::int64_t rows : {1, 2, 3, 5, 8, 17, 64}) {
+    expect_equal_products(matrix, Reduction::whole(192), random_rows(rows, 192, 2), rows);
+  }
+}
+
+TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfOutputs) {
+  for (std::int64_t n : {0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 49, 65, 100, 161}) {
+    expect_equal_products(random_matrix(GetParam(), n, 64, 3), Reduction::whole(64),
+                          random_rows(3, 64, 4), 3);
+  }
+}
+
+TEST_P(LinearFormats, CutsAndAddsAsTheReductionSays) {
+  const std::int64_t k = 512;
+  const std::vector<Reduction> reductions = {
+      // Eight shards along one binary tree; the same with empty ones; two partial sums of shards
+      // 2 to 4; everything kept; everything added from the right.
+      cut({64, 128, 192, 256, 320, 384, 448, 512}, {0, 1, 0, 2, 0, 1, 0, 3}),
+      cut({0, 128, 128, 256, 256, 256, 512, 512}, {0, 1, 0, 2, 0, 1, 0, 3}),
+      cut({128, 320, 512}, {0, 1, 0}),
+      cut({64, 64, 320, 512}, {0, 0, 0, 0}),
+      cut({64, 128, 192, 512}, {0, 0, 0, 3}),
+  };
+  const HostMatrix matrix = random_matrix(GetParam(), 37, k, 5);
+  for (const Reduction& reduction : reductions) {
+    for (std::int64_t rows : {1, 3, 8}) {
+      expect_equal_products(matrix, reduction, random_rows(rows, k, 6), rows);
+    }
+  }
+}
+
+TEST_P(LinearFormats, NoInputsGiveZero) {
+  const HostMatrix matrix = random_matrix(GetParam(), 20, 0, 7);
+  expect_equal_products(matrix, Reduction::whole(0), {}, 2);
+  ThreadPool pool(1);
+  Linear linear(supported_isas().front(), pool);
+  const auto packed = linear.pack(matrix, Reduction::whole(0));
+  for (std::uint32_t value : bits(product(*packed, {}, 2, &linear))) EXPECT_EQ(value, 0u);
+  EXPECT_TRUE(product(*packed, {}, 0, &linear).empty());
+}
+
+TEST_P(LinearFormats, ARowDoesNotDependOnItsCompany) {
+  const HostMatrix matrix = random_matrix(GetParam(), 50, 128, 8);
+  std::vector<float> in = random_rows(17, 128, 9);
+  in[3 * 128 + 5] = std::numeric_limits<float>::quiet_NaN();
+  for (Isa isa : supported_isas()) {
+    ThreadPool pool(2);
+    Linear linear(isa, pool);
+    const auto packed = linear.pack(matrix, Reduction::whole(128));
+    const std::vector<float> together = product(*packed, in, 17, &linear);
+    for (std::int64_t m = 0; m < 17; ++m) {
+      const std::vector<float> row(in.begin() + m * 128, in.begin() + (m + 1) * 128);
+      const std::vector<float> part(together.begin() + m * 50, together.begin() + (m + 1) * 50);
+      EXPECT_EQ(bits(product(*packed, row, 1, &linear)), bits(part)) << isa_name(isa) << ' ' << m;
+    }
+  }
+}
+
+TEST_P(LinearFormats, ExtremeInputsGiveTheSameBits) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> extremes = {0.0f,
+                                       -0.0f,
+                                       1e-45f,
+                                       -1e-40f,
+                                       1e-31f,
+                                       1e-30f,
+                                       -3.0e38f,
+                                       3.4e38f,
+                                       infinity,
+                                       -infinity,
+                                       std::numeric_limits<float>::quiet_NaN(),
+                                       std::bit_cast<float>(0xff812345u)};
+  const HostMatrix matrix = random_matrix(GetParam(), 21, 128, 10);
+  const auto rows = static_cast<std::int64_t>(2 * extremes.size());
+  std::vector<float> in = random_rows(rows, 128, 11);
+  for (std::size_t i = 0; i < extremes.size(); ++i) {
+    in[(2 * i) * 128 + 77] = extremes[i];                           // one in a row
+    std::fill_n(in.begin() + (2 * i + 1) * 128, 128, extremes[i]);  // nothing else
+  }
+  expect_equal_products(matrix, Reduction::whole(128), in, rows);
+}
+
+TEST_P(LinearFormats, ExtremeWeightsGiveTheSameBits) {
+  // All bits set, or only the sign: -128 among the int8, NaN among the scales and the floats.
+  for (std::byte fill : {std::byte{0x80}, std::byte{0x7f}, std::byte{0xff}, std::byte{0x00}}) {
+    HostMatrix matrix = random_matrix(GetParam(), 18, 128, 12);
+    std::fill(matrix.values.begin(), matrix.values.end(), fill);
+    std::vector<float> in = random_rows(4, 128, 13);
+    std::fill_n(in.begin(), 128, 1.0f);         // every activation 127
+    std::fill_n(in.begin() + 128, 128, -1.0f);  // every activation -127
+    expect_equal_products(matrix, Reduction::whole(128), in, 4);
+  }
+}
+
+TEST_P(LinearFormats, EmbedWidensRowsOfTheTable) {
+  const std::int64_t width = 96;
+  HostMatrix table = random_matrix(GetParam(), 35, width, 14);
+  const std::vector<std::int32_t> tokens = {100, 134, 99, 117, 135, 100, -1};
+  const auto rows = static_cast<std::int64_t>(tokens.size());
+  const std::vector<float> widened = to_fp32(table);
+  std::vector<float> expected(static_cast<std::size_t>(rows * width), 0.0f);
+  for (std::int64_t m = 0; m < rows; ++m) {
+    const int row = tokens[m] - 100;
+    if (row < 0 || row >= 35) continue;
+    for (std::int64_t k = 0; k < width; ++k)
+      expected[m * width + k] = widened[row * width + k] + 0.0f;
+  }
+  const auto embedded = [&](const PackedMatrix& packed, Linear* linear) {
+    std::vector<float> out(static_cast<std::size_t>(rows * width), 12345.0f);
+    const EmbedParams params{&packed, tokens.data(), 100, out.data(), rows};
+    linear != nullptr ? linear->embed(params) : reference::embed(params);
+    return bits(out);
+  };
+  EXPECT_EQ(embedded(*reference::pack(table, Reduction::whole(width)), nullptr), bits(expected));
+  for (Isa isa : supported_isas()) {
+    ThreadPool pool(2);
+    Linear linear(isa, pool);
+    EXPECT_EQ(embedded(*linear.pack(table, Reduction::whole(width)), &linear), bits(expected));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, LinearFormats, ::testing::ValuesIn(kFormats),
+                         [](const auto& tested) { return std::string(format_name(tested.param)); });
+
+TEST(Linear, LastGroupOfInt8MayBeShort) {
+  for (std::int64_t k : {1, 31, 63, 65, 100, 127}) {
+    expect_equal_products(random_matrix(WeightFormat::kInt8Channel, 19, k, 20), Reduction::whole(k),
+                          random_rows(5, k, 21), 5);
+  }
+  expect_equal_products(random_matrix(WeightFormat::kInt8Channel, 19, 100, 20),
+                        cut({64, 100}, {0, 0}), random_rows(5, 100, 21), 5);
+}
+
+TEST(Linear, FloatSegmentsMayEndAnywhere) {
+  for (WeightFormat format : {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+    expect_equal_products(random_matrix(format, 40, 77, 22), cut({5, 36, 77}, {0, 1, 1}),
+                          random_rows(9, 77, 23), 9);
+  }
+}
+
+// One output by hand: q = {127, 64, ...} and so on; see kernels/params.h for the rule.
+TEST(Linear, WorkedExampleOfInt4) {
+  HostMatrix matrix{WeightFormat::kInt4Group, 1, 32, {}, {}, {}};
+  matrix.values.assign(16, std::byte{0x21});             // 1, 2, 1, 2, ...
+  matrix.scales = {std::byte{0x00}, std::byte{0x38}};    // 0.5
+  matrix.minimums = {std::byte{0x00}, std::byte{0xbc}};  // -1
+  std::vector<float> in(32, 0.0f);
+  in[0] = 127;
+  in[1] = -1;
+  // dot = 127 * 1 - 1 * 2 = 125, sum = 126: 125 * (1 * 0.5) + (1 * 126) * -1.
+  const auto packed = reference::pack(matrix, Reduction::whole(32));
+  EXPECT_EQ(product(*packed, in, 1, nullptr), std::vector<float>{-63.5f});
+  expect_equal_products(matrix, Reduction::whole(32), in, 1);
+}
+
+TEST(Linear, RefusesAReductionThatDoesNotFitTheMatrix) {
+  ThreadPool pool(1);
+  const Linear linear(supported_isas().front(), pool);
+  const HostMatrix matrix = random_matrix(WeightFormat::kInt4Group, 3, 64, 24);
+  for (const Reduction& bad :
+       {cut({32}, {0}), cut({32, 96}, {0, 0}), cut({16, 64}, {0, 0}), cut({32, 64}, {1, 0}),
+        cut({64, 32, 64}, {0, 0, 0}), cut({32, 64}, {0, 2})}) {
+    EXPECT_THROW(linear.pack(matrix, bad), FatalError);
+    EXPECT_THROW(reference::pack(matrix, bad), FatalError);
+  }
+}
+
+TEST(Linear, RefusesAnotherBackendsMatrix) {
+  ThreadPool pool(1);
+  Linear linear(supported_isas().front(), pool);
+  const HostMatrix matrix = random_matrix(WeightFormat::kFp32, 3, 4, 25);
+  const std::vector<float> in(4);
+  const auto foreign = reference::pack(matrix, Reduction::whole(4));
+  EXPECT_THROW(product(*foreign, in, 1, &linear), FatalError);
+  const auto own = linear.pack(matrix, Reduction::whole(4));
+  EXPECT_THROW(product(*own, in, 1, nullptr), FatalError);
+}
+
+}  // namespace
+}  // namespace paceline::kernels::cpu

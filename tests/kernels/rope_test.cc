@@ -1,0 +1,150 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/core/exact_math.h"
+#include "kernels/core/half.h"
+#include "kernels/core/kv_address.h"
+#include "kernels/cpu/ops.h"
+#include "kernels/reference/ops.h"
+#include "tests/kernels/every_cpu.h"
+
+namespace paceline::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+TEST(RopeTable, CosAndSinOfTheFloatProduct) {
+  const std::vector<std::int32_t> positions = {0, 1, 17, 2047, 131071, 1000000};
+  constexpr int kHeadDim = 64;
+  Floats inv_freq;
+  for (int i = 0; i < kHeadDim / 2; ++i) {
+    inv_freq.push_back(static_cast<float>(exact::pow(100000.0, -2.0 * i / kHeadDim)));
+  }
+  const std::size_t size = positions.size() * inv_freq.size();
+  Floats cos(size), sin(size);
+  RopeTableParams params{.positions = positions.data(),
+                         .inv_freq = inv_freq.data(),
+                         .cos = cos.data(),
+                         .sin = sin.data(),
+                         .rows = static_cast<std::int64_t>(positions.size()),
+                         .head_dim = kHeadDim};
+  reference::rope_table(params);
+  for (std::size_t i = 0; i < size; ++i) {
+    const float angle =
+        static_cast<float>(positions[i / inv_freq.size()]) * inv_freq[i % inv_freq.size()];
+    EXPECT_EQ(cos[i], static_cast<float>(std::cos(static_cast<double>(angle))));
+    EXPECT_EQ(sin[i], static_cast<float>(std::sin(static_cast<double>(angle))));
+  }
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    Floats vector_cos(size), vector_sin(size);
+    params.cos = vector_cos.data();
+    params.sin = vector_sin.data();
+    cpu::rope_table(params, ops, pool);
+    expect_same_bits(vector_cos, cos);
+    expect_same_bits(vector_sin, sin);
+  });
+}
+
+/// A cache of two pages of 16 slots, and three rows that write to it.
+struct Append {
+  Append(int head_dim, KvFormat format) {
+    kv = {.format = format,
+          .num_layers = 2,
+          .num_heads = 2,
+          .page_size = 16,
+          .head_dim = head_dim,
+          .num_pages = 2};
+    bytes.resize(std::size_t{2} * 2 * 2 * 2 * 16 * head_dim * 4);
+    const int heads = num_heads + 2 * kv.num_heads;
+    qkv = awkward_floats(3 * heads * head_dim, false, 1);
+    bias = awkward_floats(heads * head_dim, true, 2);
+    cos = random_floats(3 * head_dim / 2, 1, 3);
+    sin = random_floats(3 * head_dim / 2, 1, 4);
+  }
+
+  RopeAppendParams params(bool with_bias) {
+    kv.data = bytes.data();
+    return {.qkv = qkv.data(),
+            .bias = with_bias ? bias.data() : nullptr,
+            .cos = cos.data(),
+            .sin = sin.data(),
+            .kv = kv,
+            .layer = 1,
+            .num_heads = num_heads,
+            .rows_at = rows_at.data(),
+            .page_table = {pages.data(), 2},
+            .rows = 3};
+  }
+
+  /// The cache as fp32.
+  Floats cache() const {
+    Floats values;
+    for (std::size_t i = 0; i < bytes.size() / 4; ++i) {
+      values.push_back(kv.format == KvFormat::kFp32
+                           ? reinterpret_cast<const float*>(bytes.data())[i]
+                           : bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(bytes.data())[i]));
+    }
+    return values;
+  }
+
+  static constexpr int num_heads = 3;
+  KvPool kv;
+  std::vector<std::byte> bytes;
+  std::vector<std::int32_t> pages = {0, 0, 1, 0};  // sequence 0: page 0 (unused 0); 1: pages 1, 0
+  std::vector<RowPlace> rows_at = {{.sequence = 1, .position = 3, .slot = 3},
+                                   {.sequence = 1, .position = 17, .slot = 20},
+                                   {.sequence = 0, .position = 0, .slot = 0}};
+  Floats qkv, bias, cos, sin;
+};
+
+TEST(RopeAppend, RotatesAndStores) {
+  Append step(4, KvFormat::kBf16);
+  // Row 1: head 0 of q, head 1 of k and of v, counting from 1.
+  float* row = step.qkv.data() + 7 * 4;
+  for (int i = 0; i < 28; ++i) row[i] = static_cast<float>(i + 1);
+  step.cos[2] = 0.0f, step.sin[2] = 1.0f;  // a quarter turn of elements 0 and 2
+  step.cos[3] = 1.0f, step.sin[3] = 0.0f;  // none of 1 and 3
+  reference::rope_append(step.params(false));
+  EXPECT_EQ(Floats(row, row + 4), (Floats{-3, 2, 1, 4}));
+
+  const Floats cache = step.cache();
+  const auto stored = [&](KvPart part, int head) {
+    const auto at =
+        cache.begin() + kv_offset(step.kv, {step.pages.data(), 2}, 1, 20, 1, part, head);
+    return Floats(at, at + 4);
+  };
+  EXPECT_EQ(stored(KvPart::kKey, 1), (Floats{-19, 18, 17, 20}));
+  EXPECT_EQ(stored(KvPart::kValue, 1), (Floats{25, 26, 27, 28}));
+}
+
+TEST(RopeAppend, AddsTheBiasFirst) {
+  Append with(16, KvFormat::kFp32), without(16, KvFormat::kFp32);
+  for (std::size_t i = 0; i < with.qkv.size(); ++i) {
+    without.qkv[i] = with.qkv[i] + with.bias[i % with.bias.size()];
+  }
+  reference::rope_append(with.params(true));
+  reference::rope_append(without.params(false));
+  expect_same_bits(with.qkv, without.qkv);
+  expect_same_bits(with.cache(), without.cache());
+}
+
+TEST(RopeAppend, SameBitsEverywhere) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+    for (const int head_dim : {2, 8, 20, 32, 64, 80, 128}) {
+      for (const bool with_bias : {false, true}) {
+        Append expected(head_dim, format);
+        reference::rope_append(expected.params(with_bias));
+        on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+          Append step(head_dim, format);
+          cpu::rope_append(step.params(with_bias), ops, pool);
+          expect_same_bits(step.qkv, expected.qkv);
+          expect_same_bits(step.cache(), expected.cache());
+        });
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace paceline::kernels

@@ -1,0 +1,224 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/core/error.h"
+#include "kernels/core/exact_math.h"
+#include "kernels/cpu/ops.h"
+#include "kernels/reference/ops.h"
+#include "tests/kernels/every_cpu.h"
+
+namespace paceline::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+TEST(SumPartials, AddsAlongTheTree) {
+  // (p0 + (p1 + p2)) + p3: 1e8 swallows what is added to it alone, but not 3 + 5.
+  const Floats partials = {1e8f, 3, 5, 2};
+  const std::vector<int> merges = {0, 0, 2, 1};
+  const Floats residual = {100};
+  Floats out(1);
+  reference::sum_partials({.partials = partials.data(),
+                           .merges = merges,
+                           .size = 1,
+                           .residual = residual.data(),
+                           .out = out.data()});
+  EXPECT_EQ(out[0], 100.0f + ((1e8f + 8.0f) + 2.0f));
+}
+
+TEST(SumPartials, SameBitsEverywhere) {
+  const std::vector<int> merges = {0, 1, 0, 2, 0, 1, 0, 3};
+  for (const std::int64_t size : {1, 7, 15, 16, 33, 1000, 70001}) {
+    const Floats partials = awkward_floats(merges.size() * size, false, 1);
+    const Floats residual = awkward_floats(size, false, 2);
+    for (const bool with_residual : {false, true}) {
+      SumPartialsParams params{.partials = partials.data(),
+                               .merges = merges,
+                               .size = size,
+                               .residual = with_residual ? residual.data() : nullptr};
+      Floats expected(size);
+      params.out = expected.data();
+      reference::sum_partials(params);
+      on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+        Floats out = residual;  // out may be the residual
+        params.residual = with_residual ? out.data() : nullptr;
+        params.out = out.data();
+        cpu::sum_partials(params, ops, pool);
+        expect_same_bits(out, expected);
+      });
+    }
+  }
+}
+
+TEST(SumPartials, RefusesMergesThatDoNotAddUp) {
+  const Floats partials(4);
+  Floats out(1);
+  for (const std::vector<int>& merges : {std::vector<int>{0, 0}, {1}, {0, 2}, {}}) {
+    const SumPartialsParams params{
+        .partials = partials.data(), .merges = merges, .size = 1, .out = out.data()};
+    EXPECT_THROW(reference::sum_partials(params), FatalError);
+    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+      EXPECT_THROW(cpu::sum_partials(params, ops, pool), FatalError);
+    });
+  }
+}
+
+TEST(RmsNorm, AWorkedExample) {
+  const Floats in = {3, 4}, weight = {2, 1};
+  Floats out(2);
+  reference::rms_norm({.in = in.data(),
+                       .weight = weight.data(),
+                       .eps = 0,
+                       .out = out.data(),
+                       .rows = 1,
+                       .width = 2});
+  const float scale = 1.0f / std::sqrt(12.5f);
+  EXPECT_EQ(out, (Floats{3 * scale * 2, 4 * scale}));
+}
+
+TEST(RmsNorm, SameBitsEverywhereAndAlone) {
+  for (const std::int64_t width : {1, 8, 15, 16, 17, 31, 64, 576, 1000}) {
+    for (const bool finite : {true, false}) {
+      constexpr std::int64_t kRows = 37;
+      Floats in = awkward_floats(kRows * width, finite, 3);
+      for (float& value : in) {
+        if (finite && std::fabs(value) > 1e17f) value = 1;  // whose squares overflow
+      }
+      const Floats weight = awkward_floats(width, finite, 4);
+      RmsNormParams params{
+          .in = in.data(), .weight = weight.data(), .eps = 1e-5f, .rows = kRows, .width = width};
+      Floats expected(kRows * width);
+      params.out = expected.data();
+      reference::rms_norm(params);
+      on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+        Floats out(kRows * width);
+        params.out = out.data();
+        params.in = in.data();
+        params.rows = kRows;
+        cpu::rms_norm(params, ops, pool);
+        expect_same_bits(out, expected);
+        // The last row without the others.
+        Floats alone(width);
+        params.out = alone.data();
+        params.in = in.data() + (kRows - 1) * width;
+        params.rows = 1;
+        cpu::rms_norm(params, ops, pool);
+        expect_same_bits(alone, Floats(expected.end() - width, expected.end()));
+      });
+    }
+  }
+}
+
+TEST(SiluMul, IsCloseToTheFormula) {
+  const Floats gate_up = {-80, -3, -0.5, 0, 0.5, 3, 100, 1, 2, 3, 4, 5, 6, 7};
+  Floats out(7);
+  reference::silu_mul({.gate_up = gate_up.data(), .out = out.data(), .rows = 1, .width = 7});
+  for (int i = 0; i < 7; ++i) {
+    const double exact_value = gate_up[i] / (1 + std::exp(-double{gate_up[i]})) * gate_up[7 + i];
+    EXPECT_NEAR(out[i], exact_value, 3e-7 * std::fabs(exact_value));
+  }
+}
+
+TEST(SiluMul, SameBitsEverywhere) {
+  for (const std::int64_t width : {1, 16, 23, 1536}) {
+    constexpr std::int64_t kRows = 9;
+    const Floats gate_up = awkward_floats(kRows * 2 * width, false, 5);
+    SiluMulParams params{.gate_up = gate_up.data(), .rows = kRows, .width = width};
+    Floats expected(kRows * width);
+    params.out = expected.data();
+    reference::silu_mul(params);
+    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+      Floats out(kRows * width);
+      params.out = out.data();
+      cpu::silu_mul(params, ops, pool);
+      expect_same_bits(out, expected);
+    });
+  }
+}
+
+// The vector exp, through the one op that shows it: up = 1 and a large gate leave 1 + exp(-gate).
+TEST(SiluMul, VectorExpIsTheScalarOne) {
+  constexpr std::int64_t kWidth = 400'000;
+  Floats gate_up(2 * kWidth, 1.0f);
+  for (std::int64_t i = 0; i < kWidth; ++i) gate_up[i] = static_cast<float>(i) * 0.0005f - 110.0f;
+  Floats expected(kWidth);
+  SiluMulParams params{.gate_up = gate_up.data(), .rows = 1, .width = kWidth};
+  for (std::int64_t i = 0; i < kWidth; ++i) {
+    expected[i] = gate_up[i] / (1.0f + exact::exp(-gate_up[i]));
+  }
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    Floats out(kWidth);
+    params.out = out.data();
+    cpu::silu_mul(params, ops, pool);
+    expect_same_bits(out, expected);
+  });
+}
+
+TEST(GatherRows, TakesRowsInAnyOrder) {
+  const Floats in = {1, 2, 3, 4, 5, 6};
+  const std::vector<std::int32_t> index = {2, 0, 2};
+  Floats out(6);
+  GatherRowsParams params{
+      .in = in.data(), .index = index.data(), .out = out.data(), .rows = 3, .width = 2};
+  reference::gather_rows(params);
+  EXPECT_EQ(out, (Floats{5, 6, 1, 2, 5, 6}));
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    cpu::gather_rows(params, ops, pool);
+    EXPECT_EQ(out, (Floats{5, 6, 1, 2, 5, 6}));
+  });
+}
+
+TEST(TokenLogProbs, AWorkedExample) {
+  const Floats logits = {std::log(1.0f), std::log(2.0f), std::log(5.0f)};
+  const std::vector<std::int32_t> targets = {1};
+  double log_prob = 0;
+  reference::token_log_probs({.logits = logits.data(),
+                              .targets = targets.data(),
+                              .log_probs = &log_prob,
+                              .rows = 1,
+                              .vocab = 3});
+  EXPECT_NEAR(log_prob, std::log(2.0 / 8.0), 1e-7);
+}
+
+TEST(TokenLogProbs, SameBitsEverywhere) {
+  for (const std::int64_t vocab : {1, 15, 16, 100, 1029}) {
+    constexpr std::int64_t kRows = 6;
+    Floats logits = awkward_floats(kRows * vocab, true, 6);
+    logits[2 * vocab] = std::numeric_limits<float>::infinity();
+    logits[4 * vocab - 1] = std::numeric_limits<float>::quiet_NaN();
+    std::vector<std::int32_t> targets(kRows);
+    for (int row = 0; row < kRows; ++row) targets[row] = static_cast<int>(row * 97 % vocab);
+    TokenLogProbsParams params{
+        .logits = logits.data(), .targets = targets.data(), .rows = kRows, .vocab = vocab};
+    std::vector<double> expected(kRows);
+    params.log_probs = expected.data();
+    reference::token_log_probs(params);
+    EXPECT_TRUE(std::isnan(expected[2]));
+    EXPECT_TRUE(std::isnan(expected[3]));
+    EXPECT_FALSE(std::isnan(expected[5]));
+    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+      std::vector<double> log_probs(kRows);
+      params.log_probs = log_probs.data();
+      cpu::token_log_probs(params, ops, pool);
+      expect_same_bits(log_probs, expected);
+    });
+  }
+}
+
+TEST(TokenLogProbs, RefusesATargetBeyondTheVocabulary) {
+  const Floats logits(4);
+  double log_prob = 0;
+  for (const std::int32_t target : {-1, 4}) {
+    const TokenLogProbsParams params{
+        .logits = logits.data(), .targets = &target, .log_probs = &log_prob, .rows = 1, .vocab = 4};
+    EXPECT_THROW(reference::token_log_probs(params), FatalError);
+    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+      EXPECT_THROW(cpu::token_log_probs(params, ops, pool), FatalError);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace paceline::kernels

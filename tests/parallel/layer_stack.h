@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "parallel/linear.h"
+#include "tests/parallel/partial_reference_backend.h"
+
+namespace paceline::parallel {
+
+/// A model of one layer without attention, to see that the split layers give the same bits however
+/// many ranks there are: logits(x + down(up(x))) with x = embed(tokens).
+struct LayerStack {
+  std::int64_t hidden = 64;
+  std::int64_t heads = 9;  // of head_dim columns, not a multiple of the shards
+  std::int64_t head_dim = 32;
+  std::int64_t vocab = 100;  // seven atoms, the last one short: the eighth shard is empty
+  int virtual_shards = 8;
+  kernels::WeightFormat format = kernels::WeightFormat::kFp32;
+
+  kernels::HostMatrix random_matrix(std::int64_t rows, std::int64_t cols, unsigned seed) const {
+    std::mt19937 random(seed);
+    kernels::HostMatrix matrix{kernels::WeightFormat::kFp32, rows, cols, {}, {}, {}};
+    matrix.values.resize(static_cast<std::size_t>(rows * cols) * sizeof(float));
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const float value = static_cast<float>(static_cast<std::int32_t>(random())) * 0x1p-31f;
+      std::memcpy(matrix.values.data() + i * sizeof(float), &value, sizeof(value));
+    }
+    return format == kernels::WeightFormat::kFp32 ? matrix : kernels::convert(matrix, format);
+  }
+
+  /// Logits [tokens.size(), vocab] as computed by this rank of the group.
+  std::vector<float> logits(Communicator& group, const std::vector<std::int32_t>& tokens) const {
+    PartialReferenceBackend backend;
+    ExchangeWorkspace exchange(backend, group, virtual_shards);
+    const IndexRange shards = rank_shards(virtual_shards, group.size(), group.rank());
+    const auto dealt = deal(heads, 1, virtual_shards);
+    const IndexRange own = rank_units(dealt, shards);
+    const IndexRange cols{own.begin * head_dim, own.end * head_dim};
+    const IndexRange words = rank_units(vocabulary_shards(vocab, virtual_shards), shards);
+    const auto take = [](const kernels::HostMatrix& matrix, IndexRange rows) {
+      return kernels::take_rows(matrix, {&rows, 1});
+    };
+
+    const std::shared_ptr<kernels::PackedMatrix> table =
+        backend.pack(take(random_matrix(vocab, hidden, 1), words), Reduction::whole(hidden));
+    VocabParallelEmbedding embedding(exchange, table, vocab);
+    ColumnParallelLinear up(backend, take(random_matrix(heads * head_dim, hidden, 2), cols));
+    RowParallelLinear down(exchange,
+                           kernels::take_cols(random_matrix(hidden, heads * head_dim, 3), cols),
+                           local_ranges(dealt, shards, head_dim), static_cast<int>(shards.begin));
+    VocabParallelLogits output(exchange, table, vocab);
+
+    const auto rows = static_cast<std::int64_t>(tokens.size());
+    std::vector<float> x(rows * hidden), y(rows * cols.size()), out(rows * vocab);
+    embedding.forward(tokens.data(), x.data(), rows);
+    up.forward(x.data(), y.data(), rows);
+    down.add(y.data(), x.data(), rows);
+    output.forward(x.data(), out.data(), rows);
+    return out;
+  }
+};
+
+}  // namespace paceline::parallel

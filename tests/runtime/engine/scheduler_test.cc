@@ -1,0 +1,172 @@
+#include "runtime/engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+
+#include "kernels/core/error.h"
+#include "runtime/engine/packed_batch.h"
+
+namespace paceline::runtime {
+namespace {
+
+EngineRequest request(std::uint64_t uid, std::int32_t prompt, std::int32_t max_new = 8) {
+  EngineRequest made;
+  made.uid = uid;
+  for (std::int32_t i = 0; i < prompt; ++i) made.prompt.push_back(100 * static_cast<int>(uid) + i);
+  made.max_new_tokens = max_new;
+  return made;
+}
+
+// What the engine does after a forward: every planned row is computed, every sampled token appended.
+void accept(Scheduler& scheduler, const StepPlan& plan) {
+  for (const auto* group : {&plan.context, &plan.generation}) {
+    for (const PlannedRows& planned : *group) {
+      planned.sequence->computed += planned.rows;
+      if (planned.samples) planned.sequence->tokens.push_back(7);
+    }
+  }
+  for (const auto* group : {&plan.context, &plan.generation}) {
+    for (const PlannedRows& planned : *group) {
+      if (planned.sequence->generated() == planned.sequence->request.max_new_tokens) {
+        scheduler.remove(planned.sequence->request.uid);
+      }
+    }
+  }
+}
+
+// "1:3 2:4* | 3:1*": context rows of requests 1 and 2, a generation row of 3; * samples.
+std::string text(const StepPlan& plan) {
+  std::string out;
+  const auto add = [&](const PlannedRows& planned) {
+    if (!out.empty() && out.back() != ' ') out += ' ';
+    out += std::to_string(planned.sequence->request.uid) + ":" + std::to_string(planned.rows) +
+           (planned.samples ? "*" : "");
+  };
+  for (const PlannedRows& planned : plan.context) add(planned);
+  if (!plan.generation.empty()) out += out.empty() ? "| " : " | ";
+  for (const PlannedRows& planned : plan.generation) add(planned);
+  return out;
+}
+
+std::string step(Scheduler& scheduler) {
+  const StepPlan plan = scheduler.plan();
+  const std::string planned = text(plan);
+  accept(scheduler, plan);
+  return planned;
+}
+
+TEST(Scheduler, CutsPromptsIntoChunksAndServesGenerationFirst) {
+  Scheduler scheduler({.max_sequences = 3, .max_rows = 8, .page_size = 16, .num_pages = 16});
+  scheduler.add(request(1, 5, 3));
+  scheduler.add(request(2, 10));
+  EXPECT_EQ(step(scheduler), "1:5* 2:3");
+  EXPECT_EQ(step(scheduler), "2:7* | 1:1*");
+  scheduler.add(request(3, 2));
+  EXPECT_EQ(step(scheduler), "3:2* | 1:1* 2:1*");  // request 1 has its three tokens and leaves
+  EXPECT_EQ(step(scheduler), "| 2:1* 3:1*");
+}
+
+TEST(Scheduler, HoldsBackWhatDoesNotFitTheBatch) {
+  Scheduler scheduler({.max_sequences = 2, .max_rows = 64, .page_size = 16, .num_pages = 16});
+  for (std::uint64_t uid = 1; uid <= 3; ++uid) scheduler.add(request(uid, 4, 2));
+  EXPECT_EQ(step(scheduler), "1:4* 2:4*");
+  EXPECT_EQ(scheduler.waiting(), 1u);
+  EXPECT_EQ(step(scheduler), "| 1:1* 2:1*");
+  EXPECT_EQ(step(scheduler), "3:4*");
+}
+
+TEST(Scheduler, PreemptsTheYoungestAndRecomputesItWithItsTokens) {
+  // Two pages of 16 slots: both requests start, then the elder needs a second page.
+  Scheduler scheduler({.max_sequences = 2, .max_rows = 64, .page_size = 16, .num_pages = 2});
+  scheduler.add(request(1, 15, 4));
+  scheduler.add(request(2, 14, 3));
+  EXPECT_EQ(step(scheduler), "1:15* 2:14*");
+  EXPECT_EQ(step(scheduler), "| 1:1* 2:1*");
+  EXPECT_EQ(scheduler.find(2)->length(), 16);
+  EXPECT_EQ(step(scheduler), "| 1:1*");  // its slot 16 needs the page that request 2 held
+  EXPECT_EQ(scheduler.preemptions(), 1);
+  EXPECT_EQ(scheduler.find(2)->computed, 0);
+  EXPECT_EQ(step(scheduler), "| 1:1*");
+  EXPECT_EQ(step(scheduler), "2:16*");  // prompt and the two tokens it had, in one go
+  EXPECT_EQ(scheduler.pages().free_pages(), 2);
+}
+
+TEST(Scheduler, RemovesWaitingAndRunningRequests) {
+  Scheduler scheduler({.max_sequences = 1, .max_rows = 8, .page_size = 16, .num_pages = 4});
+  scheduler.add(request(1, 4));
+  scheduler.add(request(2, 4));
+  step(scheduler);
+  scheduler.remove(1);
+  scheduler.remove(2);
+  scheduler.remove(2);  // ended by itself in the same step: nothing to do
+  EXPECT_TRUE(scheduler.plan().empty());
+  EXPECT_EQ(scheduler.pages().free_pages(), 4);
+}
+
+TEST(Scheduler, RefusesWhatCanNeverFit) {
+  Scheduler scheduler({.max_sequences = 1, .max_rows = 8, .page_size = 16, .num_pages = 2});
+  EXPECT_NO_THROW(scheduler.add(request(1, 30, 3)));  // feeds 32 tokens: the last is never fed
+  EXPECT_THROW(scheduler.add(request(2, 30, 4)), FatalError);
+  EXPECT_THROW(Scheduler({.max_sequences = 9, .max_rows = 8, .page_size = 16, .num_pages = 1}),
+               FatalError);
+}
+
+// Under any load every request gets all of its tokens, and the pool is full again at the end.
+TEST(Scheduler, ServesRandomLoadsToTheEnd) {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    const auto draw = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    const SchedulerLimits limits{.max_sequences = draw(1, 6),
+                                 .max_rows = draw(6, 20),
+                                 .page_size = 16,
+                                 .num_pages = draw(4, 12)};
+    Scheduler scheduler(limits);
+    std::uint64_t uid = 0;
+    int to_add = 20;
+    int steps = 0;
+    while (to_add > 0 || scheduler.running() + scheduler.waiting() > 0) {
+      while (to_add > 0 && draw(0, 2) == 0) {
+        scheduler.add(request(++uid, draw(1, 40), draw(1, 20)));
+        --to_add;
+      }
+      if (draw(0, 30) == 0) scheduler.remove(static_cast<std::uint64_t>(draw(1, 20)));
+      const StepPlan plan = scheduler.plan();
+      EXPECT_LE(plan.rows(), limits.max_rows);
+      EXPECT_LE(plan.context.size() + plan.generation.size(),
+                static_cast<std::size_t>(limits.max_sequences));
+      PackedBatch batch;
+      pack(plan, batch);
+      for (const std::int32_t page : batch.page_table) EXPECT_GE(page, -1);
+      accept(scheduler, plan);
+      ASSERT_LT(++steps, 5000) << "seed " << seed;
+    }
+    EXPECT_EQ(scheduler.pages().free_pages(), limits.num_pages) << "seed " << seed;
+  }
+}
+
+TEST(PackedBatch, PutsContextRowsFirst) {
+  // The example in packed_batch.h: a prompt of 5 in chunks of 3 beside a sequence of 9 tokens.
+  Scheduler scheduler({.max_sequences = 2, .max_rows = 4, .page_size = 16, .num_pages = 4});
+  scheduler.add(request(1, 4, 8));
+  step(scheduler);
+  for (int i = 0; i < 4; ++i) step(scheduler);
+  scheduler.add(request(2, 5));
+  PackedBatch batch;
+  pack(scheduler.plan(), batch);
+  EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{200, 201, 202, 7}));
+  EXPECT_EQ(batch.positions, (std::vector<std::int32_t>{0, 1, 2, 8}));
+  EXPECT_EQ(batch.rows[2].sequence, 0);
+  EXPECT_EQ(batch.rows[3].sequence, 1);
+  EXPECT_EQ(batch.rows[3].base, 9);
+  EXPECT_EQ(batch.sampled_rows, (std::vector<std::int32_t>{3}));
+  EXPECT_EQ(batch.sampling[0].index, 9u);
+  EXPECT_EQ(batch.page_stride, 1);
+  EXPECT_EQ(batch.page_table, (std::vector<std::int32_t>{1, 0}));
+}
+
+}  // namespace
+}  // namespace paceline::runtime
