@@ -1,7 +1,7 @@
 #include "runtime/job/generate_job.h"
 
+#include <charconv>
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
@@ -42,7 +42,14 @@ std::chrono::local_seconds start_time(const GenerateOptions& options) {
     if (const auto saved = runtime::read_manifest(runtime::manifest_path(options.output))) {
       const auto started = saved->options.find("started");
       if (started != saved->options.end()) {
-        return std::chrono::local_seconds(std::chrono::seconds(std::stoll(started->second)));
+        std::int64_t seconds = 0;
+        const std::string& text = started->second;
+        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), seconds);
+        if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) {
+          throw ConfigError("{}: options.started: expected seconds, not \"{}\"",
+                            runtime::manifest_path(options.output).string(), text);
+        }
+        return std::chrono::local_seconds(std::chrono::seconds(seconds));
       }
     }
   }
@@ -104,6 +111,8 @@ class GenerateRun {
  private:
   void prepare();
   int describe();
+  bool nothing_left();
+  void open_job();
   runtime::RunEnd serve_all(runtime::Engine& engine);
   int finish(runtime::RunEnd end);
   bool is_server() const { return context_.world.rank() == 0; }
@@ -157,8 +166,12 @@ int GenerateRun::describe() {
 int GenerateRun::run() {
   prepare();
   if (options_.dry_run) return describe();
+  loaded_ = std::chrono::steady_clock::now();
+  if (nothing_left()) {
+    if (is_server()) open_job();
+    return finish(runtime::RunEnd::kDone);
+  }
 
-  const auto begin = std::chrono::steady_clock::now();
   const runtime::SchedulerLimits limits{
       .max_sequences = options_.batch.max_batch,
       .max_rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch),
@@ -170,8 +183,10 @@ int GenerateRun::run() {
               << deployment_.backend().description() << "\n";
   }
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sequences}, num_pages_);
-  loaded_ = std::chrono::steady_clock::now();
-  load_seconds_ = std::chrono::duration<double>(loaded_ - begin).count();
+  if (is_server()) open_job();
+  const auto loaded = std::chrono::steady_clock::now();
+  load_seconds_ = std::chrono::duration<double>(loaded - loaded_).count();
+  loaded_ = loaded;
 
   runtime::Engine engine(
       deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
@@ -191,11 +206,20 @@ int GenerateRun::run() {
   return finish(end);
 }
 
-runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
-  job_.emplace(*files_.input, *encoder_, files_.output,
-               runtime::OutputFile::open(files_.output),
+// A resumed job whose requests are all answered needs no weights.
+bool GenerateRun::nothing_left() {
+  const std::uint8_t none =
+      is_server() && files_.output.num_finished() == files_.input->size() ? 1 : 0;
+  return gather_values(context_.world.all(), none).front() != 0;
+}
+
+void GenerateRun::open_job() {
+  job_.emplace(*files_.input, *encoder_, files_.output, runtime::OutputFile::open(files_.output),
                runtime::ResultFormat{.model = model_name(options_.model.model),
                                      .token_ids = options_.token_ids});
+}
+
+runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
   std::vector<int> leaders;
   for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
     leaders.push_back(rank);
