@@ -1,0 +1,124 @@
+"""The models, number formats and requests of the equality suite.
+
+A *case* is what output bits may depend on: model, --weights and --kv-format. Whatever else is set,
+the answers of a case are the same.
+"""
+
+import dataclasses
+import json
+import random
+
+from command import MODELS
+
+PAGE = 32  # tokens of a KV page
+POOL_PAGES = 11  # the longest request fits (300 + 24 - 1 tokens), a second one hardly
+MAX_TOKENS = 24
+
+# Around a page (32), attention's block (16) and segment (256).
+PROMPT_LENGTHS = [290, 33, 5, 256, 150, 1, 200, 64, 257, 17, 300, 31, 100, 2, 255, 32]
+
+# One kind of request after the other; a temperature without a seed takes the default one.
+SAMPLING = [
+    {},
+    {"temperature": 0.3, "seed": 11},
+    {"temperature": 0.7},
+    {"temperature": 1.5, "top_k": 40, "seed": 2**63 - 1},
+    {"temperature": 0},
+    {"temperature": 0.7, "top_p": 0.9, "seed": 0},
+    {"temperature": 1.5},
+    {"temperature": 0.7, "top_k": 5, "top_p": 0.8},
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model in one set of number formats."""
+
+    model: str  # a folder of tests/data/models
+    weights: str
+    kv_format: str = "auto"
+
+    def __str__(self):
+        kv = "" if self.kv_format == "auto" else f"/kv={self.kv_format}"
+        return f"{self.model}/{self.weights}{kv}"
+
+    @property
+    def path(self):
+        return MODELS / self.model
+
+    @property
+    def config(self):
+        with open(self.path / "config.json", encoding="utf-8") as file:
+            return json.load(file)
+
+    @property
+    def options(self):
+        return ["--model", self.path, "--weights", self.weights, "--kv-format", self.kv_format]
+
+    def kv_memory(self, tp):
+        """Bytes per rank for POOL_PAGES pages, where the fullest of `tp` ranks has no more.
+
+        Heads are dealt evenly to 8 virtual shards, in atoms that fill an activation group of the
+        format: 64 columns for int8, 32 for int4 and for checkpoints that hold such groups.
+        """
+        config = self.config
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        head_dim = config.get("head_dim", config["hidden_size"] // heads)
+        stored = self.weights == "auto" and "quantization_config" in config
+        group = {"int8": 64, "int4": 32}.get(self.weights, 32 if stored else 1)
+        fp32 = self.kv_format == "fp32" or (
+            self.kv_format == "auto" and (self.weights == "fp32" or
+                                          (self.weights == "auto" and not stored)))
+        atom = max(1, group // head_dim)
+        atoms = -(-heads // atom)
+        first = [min(heads, atom * sum(atoms // 8 + (shard < atoms % 8) for shard in range(count)))
+                 for count in range(9)]  # first[i]: the first head of shard i
+        most = 0
+        for rank in range(tp):
+            begin, end = first[rank * 8 // tp], first[(rank + 1) * 8 // tp]
+            if begin < end:
+                ratio = heads // kv_heads
+                most = max(most, (end - 1) // ratio - begin // ratio + 1)
+        page = 2 * config["num_hidden_layers"] * most * PAGE * head_dim * (4 if fp32 else 2)
+        return POOL_PAGES * page
+
+    def requests(self):
+        """16 requests in token ids, of all lengths, greedy and sampled; always the same."""
+        vocabulary = self.config["vocab_size"]
+        draw = random.Random(f"prompts of {self.model}")
+        requests = []
+        for index, length in enumerate(PROMPT_LENGTHS):
+            # Each kind of sampling gets a long prompt and a short one.
+            sampling = SAMPLING[(index + index // len(SAMPLING)) % len(SAMPLING)]
+            requests.append({"custom_id": f"{length}-tokens",
+                             "prompt": [draw.randrange(vocabulary) for _ in range(length)],
+                             "max_tokens": MAX_TOKENS, **sampling})
+        return requests
+
+
+# An FFN of 5 columns is no multiple of int4's groups of 32.
+CASES = [
+    Case("llama_gqa", "fp32"),
+    Case("llama_gqa", "bf16"),
+    Case("llama_gqa", "int8"),
+    Case("llama_gqa", "int4"),
+    Case("qwen2_bias", "fp32"),
+    Case("qwen2_bias", "int4"),
+    Case("llama_mqa", "bf16"),
+    Case("llama_mqa", "int8"),
+    Case("llama_ffn5", "fp32"),
+    Case("llama_mha_tied", "bf16", "fp32"),
+    Case("llama_mha_tied", "fp32", "bf16"),
+    Case("llama_int4", "auto"),
+    Case("llama_int8", "auto"),
+    Case("llama3_rope", "int8"),
+    Case("mistral", "fp32"),
+]
+
+# --full also runs all combinations of the axes on one case of each format, no two of one model.
+FULL_CASES = [
+    Case("llama_gqa", "fp32"),
+    Case("qwen2_bias", "bf16"),
+    Case("llama_mqa", "int8"),
+    Case("llama_int4", "int4"),
+]
