@@ -12,21 +12,23 @@ from command import MODELS
 
 PAGE = 32  # tokens of a KV page
 POOL_PAGES = 11  # the longest request fits (300 + 24 - 1 tokens), a second one hardly
-MAX_TOKENS = 24
 
-# Around a page (32), attention's block (16) and segment (256).
-PROMPT_LENGTHS = [290, 33, 5, 256, 150, 1, 200, 64, 257, 17, 300, 31, 100, 2, 255, 32]
+# (prompt tokens, new tokens). Prompts end around a page (32) and a segment of attention (256). The
+# six requests in the middle start small and grow: two of them together outgrow the small pool
+# however slowly their prompts are fed.
+LENGTHS = [(290, 24), (33, 24), (5, 24), (256, 24), (150, 64), (96, 64), (160, 64), (120, 64),
+           (64, 64), (130, 64), (1, 24), (257, 24), (300, 24), (255, 24), (17, 24), (2, 24)]
 
-# One kind of request after the other; a temperature without a seed takes the default one.
+# Every second request is greedy; the others take these. Without a seed it is the default one.
 SAMPLING = [
-    {},
     {"temperature": 0.3, "seed": 11},
     {"temperature": 0.7},
     {"temperature": 1.5, "top_k": 40, "seed": 2**63 - 1},
-    {"temperature": 0},
     {"temperature": 0.7, "top_p": 0.9, "seed": 0},
     {"temperature": 1.5},
-    {"temperature": 0.7, "top_k": 5, "top_p": 0.8},
+    {"temperature": 0.3, "top_k": 3},
+    {"temperature": 1.5, "top_p": 0.5},
+    {"temperature": 0.7, "top_k": 5, "top_p": 0.8, "seed": 5},
 ]
 
 
@@ -43,17 +45,13 @@ class Case:
         return f"{self.model}/{self.weights}{kv}"
 
     @property
-    def path(self):
-        return MODELS / self.model
-
-    @property
     def config(self):
-        with open(self.path / "config.json", encoding="utf-8") as file:
+        with open(MODELS / self.model / "config.json", encoding="utf-8") as file:
             return json.load(file)
 
     @property
     def options(self):
-        return ["--model", self.path, "--weights", self.weights, "--kv-format", self.kv_format]
+        return ["--weights", self.weights, "--kv-format", self.kv_format]
 
     def kv_memory(self, tp):
         """Bytes per rank for POOL_PAGES pages, where the fullest of `tp` ranks has no more.
@@ -87,13 +85,18 @@ class Case:
         vocabulary = self.config["vocab_size"]
         draw = random.Random(f"prompts of {self.model}")
         requests = []
-        for index, length in enumerate(PROMPT_LENGTHS):
-            # Each kind of sampling gets a long prompt and a short one.
-            sampling = SAMPLING[(index + index // len(SAMPLING)) % len(SAMPLING)]
+        for index, (length, new_tokens) in enumerate(LENGTHS):
+            sampling = SAMPLING[index // 2] if index % 2 else {}
             requests.append({"custom_id": f"{length}-tokens",
                              "prompt": [draw.randrange(vocabulary) for _ in range(length)],
-                             "max_tokens": MAX_TOKENS, **sampling})
+                             "max_tokens": new_tokens, **sampling})
         return requests
+
+    def text(self):
+        """Token ids to score."""
+        vocabulary = self.config["vocab_size"]
+        draw = random.Random(f"text of {self.model}")
+        return [draw.randrange(vocabulary) for _ in range(PERPLEXITY_TOKENS)]
 
 
 # An FFN of 5 columns is no multiple of int4's groups of 32.
@@ -120,5 +123,21 @@ FULL_CASES = [
     Case("llama_gqa", "fp32"),
     Case("qwen2_bias", "bf16"),
     Case("llama_mqa", "int8"),
-    Case("llama_int4", "int4"),
+    Case("llama_int4", "auto"),
 ]
+
+# Sums that differ by a rounding give different tokens here (see twins.py): the output matrix is
+# not int8 and so keeps the last bits.
+SHARP_CASES = [case for case in CASES if case.weights not in ("int8", "int4")]
+
+# And these, whose output matrix is int8, are compared by their perplexity.
+PERPLEXITY_CASES = [
+    Case("llama_gqa", "int8"),
+    Case("llama_gqa", "int4"),
+    Case("llama_mqa", "int8"),
+    Case("qwen2_bias", "int4"),
+]
+PERPLEXITY_TOKENS = 300
+
+# No two of these may answer alike.
+DIFFERENT_FORMATS = [Case("llama_gqa", weights) for weights in ("fp32", "bf16", "int8", "int4")]
