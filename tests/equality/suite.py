@@ -5,9 +5,9 @@ import json
 import pathlib
 
 from cases import (CASES, DIFFERENT_FORMATS, FULL_CASES, PERPLEXITY_CASES, POOL_PAGES,
-                   SHARP_CASES)
+                   SHARP_CASES, UNEVEN)
 from command import (MODELS, RunFailed, checked_command, first_difference, generate, mpirun, shown)
-from twins import twin_model
+from twins import random_model, twin_model
 
 ALONE = 3  # requests of a run that get a job each
 
@@ -64,8 +64,12 @@ class Suite:
         self.isas = isas
         self.models = {}
         for name in sorted({case.model for case in [*CASES, *FULL_CASES, *PERPLEXITY_CASES]}):
+            source = MODELS / name
+            if name == "uneven":
+                source = self.folder / "uneven-without-twins"
+                random_model(source, UNEVEN)
             self.models[name] = self.folder / name
-            twin_model(MODELS / name, self.models[name])
+            twin_model(source, self.models[name])
         self.answers = {}  # (case, isa): (answers, report, words)
         self.scores = {}  # (case, isa): (what perplexity printed, words)
 

@@ -6,6 +6,7 @@ tokens 2i and 2i + 1 are the same but for a few weights that add less than a rou
 this sign and once with that. Which of the two wins then hangs on how the sums before were rounded.
 """
 
+import array
 import json
 import pathlib
 import random
@@ -80,8 +81,47 @@ def twin_model(source, destination):
     for name in ["model.embed_tokens"] + ([] if tied else ["lm_head"]):
         matrix = vocabulary_matrix(tensors, name)
         if tied or name == "lm_head":
-            make_twins(matrix, f"twins of {source.name}")
+            make_twins(matrix, f"twins of {destination.name}")
         values = [value for row in matrix for value in row]
         tensors[f"{name}.weight"] = ("F32", [len(matrix), len(matrix[0])],
                                      struct.pack(f"<{len(values)}f", *values))
+    write_safetensors(destination / "model.safetensors", tensors)
+
+
+def random_model(destination, config):
+    """Writes a Llama of random fp32 weights, drawn like those in tests/data/models."""
+    destination = pathlib.Path(destination)
+    destination.mkdir()
+    (destination / "config.json").write_text(json.dumps(config))
+    eos = {"eos_token_id": config["eos_token_id"]}
+    (destination / "generation_config.json").write_text(json.dumps(eos))
+    draw = random.Random("random model")
+    tensors = {}
+
+    def tensor(name, shape, low, high):
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        values = array.array("f", (low + (high - low) * draw.random() for _ in range(count)))
+        tensors[name + ".weight"] = ("F32", shape, values.tobytes())
+
+    def linear(name, rows, columns):
+        bound = 1.4 * (3 / columns)**0.5  # a standard deviation of 1.4 / sqrt(columns)
+        tensor(name, [rows, columns], -bound, bound)
+
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"] * config["head_dim"]
+    kv_heads = config["num_key_value_heads"] * config["head_dim"]
+    tensor("model.embed_tokens", [config["vocab_size"], hidden], -0.9, 0.9)
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        tensor(prefix + "input_layernorm", [hidden], 0.75, 1.25)
+        tensor(prefix + "post_attention_layernorm", [hidden], 0.75, 1.25)
+        linear(prefix + "self_attn.q_proj", heads, hidden)
+        linear(prefix + "self_attn.k_proj", kv_heads, hidden)
+        linear(prefix + "self_attn.v_proj", kv_heads, hidden)
+        linear(prefix + "self_attn.o_proj", hidden, heads)
+        linear(prefix + "mlp.gate_proj", inner, hidden)
+        linear(prefix + "mlp.up_proj", inner, hidden)
+        linear(prefix + "mlp.down_proj", hidden, inner)
+    tensor("model.norm", [hidden], 0.75, 1.25)
+    linear("lm_head", config["vocab_size"], hidden)
     write_safetensors(destination / "model.safetensors", tensors)
