@@ -216,6 +216,7 @@ plain text
 {{ messages | map(attribute='extra', default='none') | list }}
 {{ messages | selectattr('role', 'equalto', 'user') | map(attribute='role') | list }} {{ messages | rejectattr('role', '==', 'user') | list | length }} {{ messages | selectattr('extra') | list | length }} {{ messages | selectattr('extra', 'defined') | list | length }} {{ messages | selectattr('role', 'in', ['user', 'system']) | list | length }} {{ messages | selectattr('extra', 'undefined') | list | length }}
 {{ [1, 2, 3, 4] | select('even') | list }} {{ [1, 2, 3] | reject('odd') | list }} {{ [0, 1, ''] | select | list }} {{ [1, 5] | select('gt', 2) | list }} {{ [3, 4] | select('divisibleby', 2) | list }}
+{{ none | selectattr('a') | list }} {{ none | map('upper') | list }} {{ '' | reject | list }}
 {{ [1, 2, 3] | reverse | list }} {{ 'añb' | reverse }} {{ [1, 2, 1, 'a', 'A'] | unique | list }}
 {{ {'a': 1, 'b': [1, 2.5, none, true, 'é"\n<&>\x01\x7f'], 'c': {}, 'd': [], 'e': 1e20} | tojson }}
 {{ {'a': 1, 'b': [1, {'c': 2}], 'c': {}, 'd': []} | tojson(indent=2) }}

@@ -94,12 +94,18 @@ void attend_by_segment(const AttentionParams& params, std::span<const AttentionG
                        const RowOps& ops, ThreadPool& pool) {
   constexpr std::int32_t kAtATime = 32;
   const int head_dim = params.kv.head_dim;
-  const std::size_t floats = AttentionState::floats(AttentionGroup::kMaxQueries, head_dim);
+  int queries = 0;
+  std::int32_t longest = 0;
+  for (const AttentionGroup& group : groups) {
+    queries = std::max(queries, group.queries());
+    longest = std::max(longest, segments(group));
+  }
   // Per group the total, then the segments in progress.
-  const auto memory =
-      std::make_unique_for_overwrite<float[]>(groups.size() * (1 + kAtATime) * floats);
-  const auto state = [&](std::size_t group, std::int32_t which) {
-    return AttentionState::in(memory.get() + (group * (1 + kAtATime) + which) * floats,
+  const std::size_t floats = AttentionState::floats(queries, head_dim);
+  const std::size_t slots = 1 + std::min(kAtATime, longest);
+  const auto memory = std::make_unique_for_overwrite<float[]>(groups.size() * slots * floats);
+  const auto state = [&](std::size_t group, std::int32_t slot) {
+    return AttentionState::in(memory.get() + (group * slots + slot) * floats,
                               groups[group].queries(), head_dim);
   };
   struct Task {

@@ -5,6 +5,13 @@
 // A tile holds one vector of accumulators per row and column vector: each lane is one output's
 // chain, so the tile's shape changes which chains run side by side but not what any of them adds.
 
+// Loops over a tile are unrolled whole, so that its accumulators are registers.
+#ifdef __clang__
+#define PACELINE_UNROLL _Pragma("unroll")
+#else
+#define PACELINE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // What a tile multiplies: R rows by V column vectors of kLanes outputs each.
 template <int V>
 struct TileOperands {
@@ -27,38 +34,56 @@ struct TileOperands {
 template <int R, int V>
 using Accumulators = Vec[R][V];
 
-struct Fp32Product {
-  static constexpr int kAccumulators = kRegisters / 2;
+// Weights are asked for this far ahead: one row's arithmetic hides no memory, and the hardware
+// stops asking at every page. It runs on into the panel that comes next.
+inline void prefetch(const std::byte* weights, std::size_t bytes) {
+  constexpr std::size_t kAhead = 4096;
+  PACELINE_UNROLL
+  for (std::size_t at = 0; at < bytes; at += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(weights) + kAhead + at, _MM_HINT_T0);
+  }
+}
+
+struct Fp32Weights {
   using Element = float;
   static Vec widen(const float* from) { return load(from); }
 };
-struct Bf16Product {
-  static constexpr int kAccumulators = kRegisters / 2;
+struct Bf16Weights {
   using Element = std::uint16_t;
   static Vec widen(const std::uint16_t* from) { return load_bf16(from); }
 };
-struct Fp16Product {
-  static constexpr int kAccumulators = kRegisters / 2;
+struct Fp16Weights {
   using Element = std::uint16_t;
   static Vec widen(const std::uint16_t* from) { return load_fp16(from); }
 };
 
 template <typename Format>
 struct DenseProduct : Format {
+  static constexpr bool kInteger = false;
+
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     const typename Format::Element* weights[V];
+    PACELINE_UNROLL
     for (int v = 0; v < V; ++v) {
       weights[v] =
           reinterpret_cast<const typename Format::Element*>(tile.panels[v]) + tile.lanes[v];
     }
     const float* in[R];
+    PACELINE_UNROLL
     for (int r = 0; r < R; ++r) in[r] = tile.template row<float>(r, 0);
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
       Vec w[V];
-      for (int v = 0; v < V; ++v) w[v] = Format::widen(weights[v] + k * kPanel);
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) {
+        const typename Format::Element* from = weights[v] + k * kPanel;
+        prefetch(reinterpret_cast<const std::byte*>(from), 1);
+        w[v] = Format::widen(from);
+      }
+      PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         const Vec x = broadcast(in[r] + k);
+        PACELINE_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = fma(x, w[v], acc[r][v]);
       }
     }
@@ -68,16 +93,19 @@ struct DenseProduct : Format {
 };
 
 struct Int4Product {
-  static constexpr int kAccumulators = kRegisters / 2 - (kRegisters < 32 ? 4 : 0);
+  static constexpr bool kInteger = true;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     constexpr std::size_t kGroupBytes = 320;
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
+      prefetch(tile.panels[0] + group * kGroupBytes, kGroupBytes);
+      PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const std::byte* bytes = tile.panels[v] + group * kGroupBytes;
         IVec q[8];
+        PACELINE_UNROLL
         for (int i = 0; i < 4; ++i) {
           const IVec pair = load_bytes(bytes + i * 64 + tile.lanes[v] * kQuad);
           q[2 * i] = low_nibbles(pair);
@@ -85,6 +113,7 @@ struct Int4Product {
         }
         const Vec scale = load_fp16(tile.halves(v, group * kGroupBytes + 256));
         const Vec minimum = load_fp16(tile.halves(v, group * kGroupBytes + 288));
+        PACELINE_UNROLL
         for (int r = 0; r < R; ++r) {
           const Vec dot = to_float(dot_int4(q, tile.template row<std::int8_t>(r, group * 32)));
           const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
@@ -100,18 +129,22 @@ struct Int4Product {
 };
 
 struct Int8GroupProduct {
-  static constexpr int kAccumulators = Int4Product::kAccumulators;
+  static constexpr bool kInteger = true;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
+      prefetch(tile.panels[0] + group * 512, 512);
+      PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const std::byte* bytes = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
         IVec q[8];
+        PACELINE_UNROLL
         for (int i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + i * 64);
         const Vec scale =
             load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
+        PACELINE_UNROLL
         for (int r = 0; r < R; ++r) {
           const std::int32_t* term =
               tile.template row<std::int32_t>(r, tile.layout->term_offset) + g;
@@ -128,27 +161,33 @@ struct Int8GroupProduct {
 };
 
 struct Int8ChannelProduct {
-  // A group's dot products, too, are kept for all rows at a time.
-  static constexpr int kAccumulators = kRegisters / 4;
+  static constexpr bool kInteger = true;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
+      prefetch(tile.panels[0] + group * 1024, 1024);
+      PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const std::byte* bytes = tile.panels[v] + group * 1024 + tile.lanes[v] * kQuad;
         IVec dot[R];
+        PACELINE_UNROLL
         for (int r = 0; r < R; ++r) {
           dot[r] = start_int8(tile.template row<std::int32_t>(r, tile.layout->term_offset) + g);
         }
+        PACELINE_UNROLL
         for (std::size_t half = 0; half < 2; ++half) {
           IVec q[8];
+          PACELINE_UNROLL
           for (std::size_t i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + half * 512 + i * 64);
+          PACELINE_UNROLL
           for (int r = 0; r < R; ++r) {
             dot[r] =
                 add_dot_int8(dot[r], q, tile.template row<std::int8_t>(r, group * 64 + half * 32));
           }
         }
+        PACELINE_UNROLL
         for (int r = 0; r < R; ++r) {
           const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
           acc[r][v] = fma(to_float(dot[r]), broadcast(in_scale + g), acc[r][v]);
@@ -158,10 +197,12 @@ struct Int8ChannelProduct {
   }
   template <int R, int V>
   static void finish(const TileOperands<V>& tile, Accumulators<R, V>& acc) {
+    PACELINE_UNROLL
     for (int v = 0; v < V; ++v) {
       const Vec scale =
           load(reinterpret_cast<const float*>(tile.panels[v] + tile.weights->scale_offset) +
                tile.lanes[v]);
+      PACELINE_UNROLL
       for (int r = 0; r < R; ++r) acc[r][v] = mul(acc[r][v], scale);
     }
   }
@@ -172,6 +213,7 @@ template <typename Product, int R, int V>
 void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   TileOperands<V> tile;
+  PACELINE_UNROLL
   for (int v = 0; v < V; ++v) {
     tile.panels[v] = task.weight->panel((first + v) / kVectorsPerPanel);
     tile.lanes[v] = static_cast<int>((first + v) % kVectorsPerPanel) * kLanes;
@@ -184,7 +226,9 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
   int depth = 0;
   for (const Reduction::Segment& segment : task.weight->reduction().segments) {
     Vec acc[R][V];
+    PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
+      PACELINE_UNROLL
       for (int v = 0; v < V; ++v) acc[r][v] = zero();
     }
     if (segment.cols.size() > 0) {
@@ -193,11 +237,15 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
     }
     for (int merge = 0; merge < segment.merges; ++merge) {
       --depth;
+      PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
+        PACELINE_UNROLL
         for (int v = 0; v < V; ++v) acc[r][v] = add(load(stack[depth][r][v]), acc[r][v]);
       }
     }
+    PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
+      PACELINE_UNROLL
       for (int v = 0; v < V; ++v) store(stack[depth][r][v], acc[r][v]);
     }
     ++depth;
@@ -220,11 +268,15 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
   }
 }
 
-// Column vectors that a tile of so many rows takes.
+// Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
+// panels at a time; two hide the latency of its float chains. More rows take as many chains as fit
+// the registers. An integer product has work enough in one vector, unpacked once for all rows.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
-  const int fitting = Product::kAccumulators / rows;
-  return fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1;
+  constexpr int kVectorsPerPanel = kPanel / kLanes;
+  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : 1;
+  if (rows == 1) return 2 * kVectorsPerPanel;
+  return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
 // R rows times column vectors [begin, end).
@@ -262,11 +314,11 @@ void multiply_all(const ProductTask& task) {
 void multiply(const ProductTask& task) {
   switch (task.weight->format()) {
     case WeightFormat::kFp32:
-      return multiply_all<DenseProduct<Fp32Product>>(task);
+      return multiply_all<DenseProduct<Fp32Weights>>(task);
     case WeightFormat::kBf16:
-      return multiply_all<DenseProduct<Bf16Product>>(task);
+      return multiply_all<DenseProduct<Bf16Weights>>(task);
     case WeightFormat::kFp16:
-      return multiply_all<DenseProduct<Fp16Product>>(task);
+      return multiply_all<DenseProduct<Fp16Weights>>(task);
     case WeightFormat::kInt8Channel:
       return multiply_all<Int8ChannelProduct>(task);
     case WeightFormat::kInt8Group:
@@ -312,3 +364,5 @@ void quantize(const QuantizeTask& task) {
                  task.out + static_cast<std::size_t>(row) * task.layout.row_bytes);
   }
 }
+
+#undef PACELINE_UNROLL

@@ -39,11 +39,11 @@ struct AttentionState {
   /// Floats for a state: the outputs first, so that they are as aligned as the memory.
   static constexpr std::size_t floats(int queries, int head_dim) {
     return static_cast<std::size_t>(queries) * padded_head_dim(head_dim) +
-           2 * AttentionGroup::kMaxQueries;
+           2 * static_cast<std::size_t>(queries);
   }
   static AttentionState in(float* memory, int queries, int head_dim) {
     float* rest = memory + static_cast<std::size_t>(queries) * padded_head_dim(head_dim);
-    return {rest, rest + AttentionGroup::kMaxQueries, memory};
+    return {rest, rest + queries, memory};
   }
 };
 
@@ -79,6 +79,7 @@ struct NucleusBins {
 struct RankedToken {
   float t = 0;
   std::int32_t id = 0;
+  std::uint64_t weight = 0;
 };
 
 /// The kernels of one instruction set. Each works on a range of rows (or as said) on the calling

@@ -119,6 +119,7 @@ std::size_t tokens_in_bin(const float* logits, IndexRange ids, float max, float 
   const auto largest = hn::Set(d, max);
   const auto divisor = finite_temperature(temperature);
   alignas(64) float t_of[kWidth];
+  alignas(64) float probability[kWidth];
   std::size_t count = 0;
   for (std::int64_t id = ids.begin; id < ids.end; id += kWidth) {
     const auto t = scaled_logits(load_part(logits, id, ids.end), largest, divisor);
@@ -128,9 +129,10 @@ std::size_t tokens_in_bin(const float* logits, IndexRange ids, float max, float 
     std::uint8_t bytes[8] = {};
     hn::StoreMaskBits(di, hit, bytes);
     hn::Store(t, d, t_of);
+    hn::Store(exp(t), d, probability);
     for (unsigned bits = bytes[0] | bytes[1] << 8; bits != 0; bits &= bits - 1) {
       const int i = std::countr_zero(bits);
-      tokens[count++] = {t_of[i], static_cast<std::int32_t>(id + i)};
+      tokens[count++] = {t_of[i], static_cast<std::int32_t>(id + i), fixed_point(probability[i])};
     }
   }
   return count;

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/function_ref.h"
@@ -93,12 +95,11 @@ class RowSelection {
   }
 
   // Both limits keep a prefix of the tokens ordered by t, so that it is enough to find the bins in
-  // which the prefixes end, and to sort those.
+  // which the prefixes end, and the last token in those.
   void find_cut() {
     fill_bins();
-    std::int32_t last_bin = NucleusBins::kBins - 1;       // the last with kept tokens
-    std::uint64_t last_weight = bins_->weight[last_bin];  // of its kept tokens
-    std::vector<RankedToken> last_tokens;
+    std::int32_t last_bin = NucleusBins::kBins - 1;  // the last with kept tokens
+    std::vector<RankedToken> last_tokens;            // those, if top-k cuts the bin
     if (sampling_.top_k > 0) {
       std::uint64_t before = 0;
       const auto k = static_cast<std::uint64_t>(sampling_.top_k);
@@ -106,34 +107,53 @@ class RowSelection {
       while (bin < last_bin && before + bins_->count[bin] < k) before += bins_->count[bin++];
       if (bin < last_bin) {
         last_bin = bin;
-        last_tokens = sorted_bin(bin);
-        last_tokens.resize(k - before);
-        last_weight = 0;
-        for (const RankedToken& token : last_tokens) last_weight += nucleus_weight(token.t);
-        cut_ = {last_tokens.back().t, last_tokens.back().id};
+        last_tokens = tokens_of(bin);
+        const auto last = last_tokens.begin() + static_cast<std::ptrdiff_t>(k - before - 1);
+        std::ranges::nth_element(last_tokens, last, better);
+        cut_ = {last->t, last->id};
+        last_tokens.erase(last + 1, last_tokens.end());
+        bins_->weight[bin] = weight(last_tokens);
       }
     }
-    if (sampling_.top_p < 1) find_nucleus(last_bin, last_weight, last_tokens);
+    if (sampling_.top_p < 1) find_nucleus(last_bin, last_tokens);
   }
 
-  void find_nucleus(std::int32_t last_bin, std::uint64_t last_weight,
-                    const std::vector<RankedToken>& last_tokens) {
-    std::uint64_t total = last_weight;
-    for (std::int32_t bin = 0; bin < last_bin; ++bin) total += bins_->weight[bin];
+  void find_nucleus(std::int32_t last_bin, std::vector<RankedToken>& last_tokens) {
+    std::uint64_t total = 0;
+    for (std::int32_t bin = 0; bin <= last_bin; ++bin) total += bins_->weight[bin];
+    const auto enough = [&](std::uint64_t prefix) {
+      return reaches_nucleus(prefix, total, sampling_.top_p);
+    };
     std::uint64_t prefix = 0;
     std::int32_t bin = 0;
-    while (bin < last_bin &&
-           !reaches_nucleus(prefix + bins_->weight[bin], total, sampling_.top_p)) {
-      prefix += bins_->weight[bin++];
-    }
-    const bool cut_by_k = bin == last_bin && !last_tokens.empty();
-    for (const RankedToken& token : cut_by_k ? last_tokens : sorted_bin(bin)) {
-      prefix += nucleus_weight(token.t);
-      if (reaches_nucleus(prefix, total, sampling_.top_p)) {
-        cut_ = {token.t, token.id};
+    while (bin < last_bin && !enough(prefix + bins_->weight[bin])) prefix += bins_->weight[bin++];
+    std::vector<RankedToken> tokens =
+        bin == last_bin && !last_tokens.empty() ? std::move(last_tokens) : tokens_of(bin);
+    // Halve until one is left: the last token of the nucleus.
+    for (std::span<RankedToken> left = tokens; !left.empty();) {
+      const std::size_t half = (left.size() - 1) / 2;
+      std::ranges::nth_element(left, left.begin() + static_cast<std::ptrdiff_t>(half), better);
+      const std::uint64_t more = weight(left.first(half + 1));
+      if (!enough(prefix + more)) {
+        prefix += more;
+        left = left.subspan(half + 1);
+      } else if (half > 0) {
+        left = left.first(half + 1);
+      } else {
+        cut_ = {left[0].t, left[0].id};
         return;
       }
     }
+  }
+
+  static bool better(const RankedToken& a, const RankedToken& b) {
+    return a.t > b.t || (a.t == b.t && a.id < b.id);
+  }
+
+  static std::uint64_t weight(std::span<const RankedToken> tokens) {
+    std::uint64_t sum = 0;
+    for (const RankedToken& token : tokens) sum += token.weight;
+    return sum;
   }
 
   void fill_bins() {
@@ -150,13 +170,10 @@ class RowSelection {
     }
   }
 
-  std::vector<RankedToken> sorted_bin(std::int32_t bin) const {
+  std::vector<RankedToken> tokens_of(std::int32_t bin) const {
     std::vector<RankedToken> tokens(bins_->count[bin]);
     ops_.tokens_in_bin(logits_, {0, parts_.vocab()}, top_.logit, sampling_.temperature, bin,
                        tokens.data());
-    std::ranges::sort(tokens, [](const RankedToken& a, const RankedToken& b) {
-      return a.t > b.t || (a.t == b.t && a.id < b.id);
-    });
     return tokens;
   }
 

@@ -1,11 +1,15 @@
 #include <cstring>
+#include <memory>
+#include <string>
 
 #include "kernels/api.h"
+#include "kernels/core/float_environment.h"
 #include "kernels/core/host_buffer.h"
 #include "kernels/reference/linear.h"
 #include "kernels/reference/ops.h"
 
 namespace paceline::kernels {
+
 namespace {
 
 class ReferenceBackend final : public Backend {
@@ -26,20 +30,30 @@ class ReferenceBackend final : public Backend {
                                      const Reduction& reduction) override {
     return reference::pack(matrix, reduction);
   }
-  void linear(const LinearParams& params) override { reference::linear(params); }
-  void embed(const EmbedParams& params) override { reference::embed(params); }
-  void sum_partials(const SumPartialsParams& params) override { reference::sum_partials(params); }
-  void rms_norm(const RmsNormParams& params) override { reference::rms_norm(params); }
-  void rope_table(const RopeTableParams& params) override { reference::rope_table(params); }
-  void rope_append(const RopeAppendParams& params) override { reference::rope_append(params); }
-  void attention(const AttentionParams& params) override { reference::attention(params); }
-  void silu_mul(const SiluMulParams& params) override { reference::silu_mul(params); }
-  void gather_rows(const GatherRowsParams& params) override { reference::gather_rows(params); }
+
+  void linear(const LinearParams& params) override { run(reference::linear, params); }
+  void embed(const EmbedParams& params) override { run(reference::embed, params); }
+  void sum_partials(const SumPartialsParams& params) override {
+    run(reference::sum_partials, params);
+  }
+  void rms_norm(const RmsNormParams& params) override { run(reference::rms_norm, params); }
+  void rope_table(const RopeTableParams& params) override { run(reference::rope_table, params); }
+  void rope_append(const RopeAppendParams& params) override { run(reference::rope_append, params); }
+  void attention(const AttentionParams& params) override { run(reference::attention, params); }
+  void silu_mul(const SiluMulParams& params) override { run(reference::silu_mul, params); }
+  void gather_rows(const GatherRowsParams& params) override { run(reference::gather_rows, params); }
   void select_tokens(const SelectTokensParams& params) override {
-    reference::select_tokens(params);
+    run(reference::select_tokens, params);
   }
   void token_log_probs(const TokenLogProbsParams& params) override {
-    reference::token_log_probs(params);
+    run(reference::token_log_probs, params);
+  }
+
+ private:
+  template <typename Params>
+  static void run(void (*op)(const Params&), const Params& params) {
+    const FloatEnvironment environment;
+    op(params);
   }
 };
 

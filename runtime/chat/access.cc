@@ -35,9 +35,8 @@ Value loop_attribute(const LoopState& loop, const std::string& name) {
 /// Python's rules for a bound of a slice over `length` items.
 std::int64_t slice_bound(const Value& bound, std::int64_t fallback, std::int64_t length,
                          std::int64_t lowest, std::int64_t highest) {
-  if (bound.is_none() || bound.is_undefined()) return fallback;
   std::int64_t at = 0;
-  if (!bound.integer(at)) throw Failure("the bounds of a slice must be integers");
+  if (!bound.integer(at)) return fallback;
   if (at < 0) at = at < -length ? lowest : std::max(lowest, at + length);
   return std::min(at, highest);
 }
@@ -45,9 +44,7 @@ std::int64_t slice_bound(const Value& bound, std::int64_t fallback, std::int64_t
 std::vector<std::int64_t> slice_indices(std::int64_t length, const Value& start, const Value& stop,
                                         const Value& step_value, Budget& budget) {
   std::int64_t step = 1;
-  if (!step_value.is_none() && !step_value.is_undefined() && !step_value.integer(step)) {
-    throw Failure("the step of a slice must be an integer");
-  }
+  step_value.integer(step);
   if (step == 0) throw Failure("the step of a slice cannot be zero");
   const std::int64_t lowest = step > 0 ? 0 : -1;
   const std::int64_t highest = step > 0 ? length : length - 1;
@@ -119,6 +116,12 @@ Value get_item(const Value& object, const Value& key, Budget& budget) {
 Value get_slice(const Value& object, const Value& start, const Value& stop, const Value& step,
                 Budget& budget) {
   if (object.is_undefined()) fail_undefined(*object.undefined());
+  for (const Value* bound : {&start, &stop, &step}) {
+    std::int64_t whole = 0;
+    if (!bound->is_none() && !bound->integer(whole)) {
+      throw Failure("the bounds of a slice must be integers");
+    }
+  }
   if (const Sequence* list = object.sequence()) {
     std::vector<Value> items;
     const auto size = static_cast<std::int64_t>(list->items.size());

@@ -49,7 +49,7 @@ Value get_attribute(const Value& object, const std::string& name, Budget& budget
 /// object[key]; undefined if there is none.
 Value get_item(const Value& object, const Value& key, Budget& budget);
 
-/// object[start:stop:step]; none or undefined bounds are left out.
+/// object[start:stop:step]; bounds that are none are left out.
 Value get_slice(const Value& object, const Value& start, const Value& stop, const Value& step,
                 Budget& budget);
 

@@ -43,7 +43,7 @@ Value length_filter(const Value& input, const Arguments& arguments, Budget& budg
     budget.scan(text->size());
     length = count_code_points(text->bytes());
   } else if (input.sequence() != nullptr || input.mapping() != nullptr || input.is_undefined()) {
-    length = iterate(input, budget)->items.size();
+    length = iterate(input, budget).size();
   } else if (const LoopState* loop = input.loop()) {
     length = loop->items->items.size();
   } else {
@@ -55,14 +55,14 @@ Value length_filter(const Value& input, const Arguments& arguments, Budget& budg
 template <bool last>
 Value end_filter(const Value& input, const Arguments& arguments, Budget& budget) {
   arguments.bind(last ? "last" : "first", {});
-  const auto list = iterate(input, budget);
-  if (list->items.empty()) return Value();
-  return last ? list->items.back() : list->items.front();
+  const Items items = iterate(input, budget);
+  if (items.empty()) return Value();
+  return items[last ? items.size() - 1 : 0];
 }
 
 Value list_filter(const Value& input, const Arguments& arguments, Budget& budget) {
   arguments.bind("list", {});
-  return Value::list(iterate(input, budget)->items, budget);
+  return Value::list(iterate(input, budget).list()->items, budget);
 }
 
 Value string_filter(const Value& input, const Arguments& arguments, Budget& budget) {
@@ -89,7 +89,7 @@ Value reverse_filter(const Value& input, const Arguments& arguments, Budget& bud
   if (input.is_string()) {
     return get_slice(input, Value::none(), Value::none(), Value::of(std::int64_t{-1}), budget);
   }
-  std::vector<Value> items = iterate(input, budget)->items;
+  std::vector<Value> items = iterate(input, budget).list()->items;
   std::reverse(items.begin(), items.end());
   return Value::list(std::move(items), budget);
 }
@@ -114,6 +114,7 @@ Value int_filter(const Value& input, const Arguments& arguments, Budget& budget)
   const auto bound = arguments.bind("int", {"default"});
   const Value fallback = bound[0] ? *bound[0] : Value::of(std::int64_t{0});
   budget.step();
+  if (input.is_undefined()) fail_undefined(*input.undefined());
   std::int64_t whole = 0;
   if (input.integer(whole)) return Value::of(whole);
   double real = 0;
@@ -128,6 +129,7 @@ Value int_filter(const Value& input, const Arguments& arguments, Budget& budget)
 Value float_filter(const Value& input, const Arguments& arguments, Budget& budget) {
   const auto bound = arguments.bind("float", {"default"});
   budget.step();
+  if (input.is_undefined()) fail_undefined(*input.undefined());
   double real = 0;
   std::int64_t whole = 0;
   bool is_whole = false;
@@ -142,6 +144,8 @@ Value abs_filter(const Value& input, const Arguments& arguments, Budget&) {
   arguments.bind("abs", {});
   double real = 0;
   if (!input.number(real)) throw Failure("abs works on numbers only");
+  std::int64_t whole = 0;
+  if (input.is_bool() && input.integer(whole)) return Value::of(whole);
   return real < 0 ? negate(input) : input;
 }
 
@@ -177,10 +181,11 @@ std::string name_argument(const Value& value) {
 
 Value map_filter(const Value& input, const Arguments& arguments, Budget& budget) {
   std::vector<Value> results;
+  if (!input.truthy()) return Value::list({}, budget);  // None as well.
   if (arguments.positional.empty()) {
     const auto bound = arguments.bind("map", {"attribute", "default"});
     if (!bound[0]) throw Failure("map() needs a filter or an attribute");
-    for (const Value& item : iterate(input, budget)->items) {
+    for (const Value& item : iterate(input, budget)) {
       Value value = attribute_of(item, *bound[0], budget);
       if (value.is_undefined() && bound[1]) value = *bound[1];
       results.push_back(std::move(value));
@@ -193,7 +198,7 @@ Value map_filter(const Value& input, const Arguments& arguments, Budget& budget)
   // map('map', 'map', ...) would recurse once per argument.
   if (name == "map") throw Failure("map('map') is not supported");
   const Arguments rest = rest_of(arguments, 1);
-  for (const Value& item : iterate(input, budget)->items) {
+  for (const Value& item : iterate(input, budget)) {
     budget.step();
     results.push_back(filter->apply(item, rest, budget));
   }
@@ -204,6 +209,7 @@ Value map_filter(const Value& input, const Arguments& arguments, Budget& budget)
 template <bool by_attribute, bool keep>
 Value select_filter(const Value& input, const Arguments& arguments, Budget& budget) {
   const std::size_t fixed = by_attribute ? 1 : 0;
+  if (!input.truthy()) return Value::list({}, budget);  // None as well.
   if (arguments.positional.size() < fixed) throw Failure("selectattr() needs an attribute");
   const Test* test = nullptr;
   Arguments rest;
@@ -214,7 +220,7 @@ Value select_filter(const Value& input, const Arguments& arguments, Budget& budg
     rest = rest_of(arguments, fixed + 1);
   }
   std::vector<Value> kept;
-  for (const Value& item : iterate(input, budget)->items) {
+  for (const Value& item : iterate(input, budget)) {
     budget.step();
     const Value tested = by_attribute ? attribute_of(item, arguments.positional[0], budget) : item;
     const bool holds = test == nullptr ? tested.truthy() : test->holds(tested, rest, budget);
@@ -228,7 +234,7 @@ Value join_filter(const Value& input, const Arguments& arguments, Budget& budget
   const Text separator = bound[0] ? to_text(*bound[0], budget) : Text();
   Text joined;
   bool first = true;
-  for (const Value& item : iterate(input, budget)->items) {
+  for (const Value& item : iterate(input, budget)) {
     const bool whole = !bound[1] || bound[1]->is_none();
     const Text text = to_text(whole ? item : attribute_of(item, *bound[1], budget), budget);
     budget.make(text.size() + separator.size());
@@ -247,7 +253,8 @@ Value unique_filter(const Value& input, const Arguments& arguments, Budget& budg
   };
   std::vector<Value> kept;
   std::vector<Value> keys;
-  for (const Value& item : iterate(input, budget)->items) {
+  for (const Value& item : iterate(input, budget)) {
+    if (item.depth() > 0) throw Failure("unique works on strings and numbers only");
     Value key = key_of(item);
     if (std::any_of(keys.begin(), keys.end(),
                     [&](const Value& known) { return equals(known, key, budget); })) {

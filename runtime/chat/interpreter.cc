@@ -129,35 +129,35 @@ Text Interpreter::capture(const Body& body, Scope& scope) {
 }
 
 /// What a loop goes over, its `if` already applied: loop.length counts what is left.
-std::shared_ptr<const Sequence> Interpreter::loop_items(const Statement& statement) {
-  const auto all = iterate(evaluate(*statement.value), budget_);
+Items Interpreter::loop_items(const Statement& statement) {
+  Items all = iterate(evaluate(*statement.value), budget_);
   if (statement.condition == nullptr) return all;
   std::vector<Value> kept;
-  for (const Value& item : all->items) {
+  for (const Value& item : all) {
     Scope scope;
     scope.outer = scope_;
     const Restore entered(scope_, &scope);
     assign(statement.target, item);
     if (evaluate(*statement.condition).truthy()) kept.push_back(item);
   }
-  const Value list = Value::list(std::move(kept), budget_);
-  return std::get<std::shared_ptr<const Sequence>>(list.storage());
+  return Items(Value::list(std::move(kept), budget_));
 }
 
 Interpreter::Flow Interpreter::run_for(const Statement& statement) {
-  const auto items = loop_items(statement);
-  if (items->items.empty()) {
+  const Items items = loop_items(statement);
+  if (items.empty()) {
     if (statement.branches.size() < 2) return Flow::kNext;
     Scope scope;
     return run_in_scope(statement.branches[1].body, scope);
   }
-  for (std::size_t i = 0; i < items->items.size(); ++i) {
+  for (std::size_t i = 0; i < items.size(); ++i) {
     budget_.make(sizeof(LoopState) + sizeof(Scope));
     Scope scope;  // What an iteration sets, the next one does not see.
     scope.outer = scope_;
     const Restore entered(scope_, &scope);
-    bind(program_.loop_id, Value::Storage(std::make_shared<const LoopState>(LoopState{items, i})));
-    assign(statement.target, items->items[i]);
+    bind(program_.loop_id,
+         Value::Storage(std::make_shared<const LoopState>(LoopState{items.list(), i})));
+    assign(statement.target, items[i]);
     if (run_body(statement.branches[0].body) == Flow::kBreak) break;
   }
   return Flow::kNext;
@@ -196,13 +196,13 @@ void Interpreter::bind(int name_id, Value value) {
 
 void Interpreter::assign(const Target& target, const Value& value) {
   if (target.unpacks) {
-    const auto parts = iterate(value, budget_);
-    if (parts->items.size() != target.name_ids.size()) {
-      throw Failure(fmt::format("{} values cannot be unpacked into {} names", parts->items.size(),
+    const Items parts = iterate(value, budget_);
+    if (parts.size() != target.name_ids.size()) {
+      throw Failure(fmt::format("{} values cannot be unpacked into {} names", parts.size(),
                                 target.name_ids.size()));
     }
-    for (std::size_t i = 0; i < parts->items.size(); ++i) {
-      bind(target.name_ids[i], parts->items[i]);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      bind(target.name_ids[i], parts[i]);
     }
     return;
   }

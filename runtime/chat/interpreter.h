@@ -46,7 +46,7 @@ class Interpreter {
   Flow run_if(const Statement& statement);
   Flow run_for(const Statement& statement);
   Flow run_in_scope(const Body& body, Scope& scope);
-  std::shared_ptr<const Sequence> loop_items(const Statement& statement);
+  Items loop_items(const Statement& statement);
   Text capture(const Body& body, Scope& scope);
   void write(const Value& value);
   void write(const Text& text);

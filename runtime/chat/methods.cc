@@ -95,7 +95,7 @@ Value join_method(const Text& text, std::string_view name, const Arguments& argu
   if (!bound[0]) throw Failure("join() needs a list");
   Text joined;
   bool first = true;
-  for (const Value& item : iterate(*bound[0], budget)->items) {
+  for (const Value& item : iterate(*bound[0], budget)) {
     budget.make(text.size() + text_argument(name, item).size());
     if (!first) joined.append(text);
     joined.append(*item.text());

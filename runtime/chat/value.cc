@@ -218,10 +218,11 @@ const Value* find_key(const Mapping& mapping, const Value& key, Budget& budget) 
   return nullptr;
 }
 
-std::shared_ptr<const Sequence> iterate(const Value& value, Budget& budget) {
-  if (const auto* list = std::get_if<std::shared_ptr<const Sequence>>(&value.storage())) {
-    return *list;
-  }
+Items::Items(const Value& list)
+    : list_(std::get<std::shared_ptr<const Sequence>>(list.storage())) {}
+
+Items iterate(const Value& value, Budget& budget) {
+  if (value.sequence() != nullptr) return Items(value);
   std::vector<Value> items;
   if (const Mapping* map = value.mapping()) {
     for (const auto& [key, item] : map->entries) items.push_back(key);
@@ -236,8 +237,7 @@ std::shared_ptr<const Sequence> iterate(const Value& value, Budget& budget) {
   } else if (!value.is_undefined()) {
     throw Failure(fmt::format("{} cannot be iterated over", value.type_name()));
   }
-  const Value made = Value::list(std::move(items), budget);
-  return std::get<std::shared_ptr<const Sequence>>(made.storage());
+  return Items(Value::list(std::move(items), budget));
 }
 
 Value from_json(const Json& json, Budget& budget, int depth) {

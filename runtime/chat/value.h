@@ -133,9 +133,25 @@ Text to_text(const Value& value, Budget& budget);
 /// Python's repr of a float: 0.1, 1e+16, inf.
 std::string float_text(double value);
 
+/// The items of a list, held: `for (const Value& item : iterate(value, budget))` is safe although
+/// the list may have been made for it.
+class Items {
+ public:
+  explicit Items(const Value& list);
+  auto begin() const { return list_->items.begin(); }
+  auto end() const { return list_->items.end(); }
+  std::size_t size() const { return list_->items.size(); }
+  bool empty() const { return list_->items.empty(); }
+  const Value& operator[](std::size_t i) const { return list_->items[i]; }
+  const std::shared_ptr<const Sequence>& list() const { return list_; }
+
+ private:
+  std::shared_ptr<const Sequence> list_;
+};
+
 /// The items that `for` and list() go over: a list's items, a dictionary's keys, a string's
 /// characters, nothing for an undefined value. Throws Failure for what cannot be iterated.
-std::shared_ptr<const Sequence> iterate(const Value& value, Budget& budget);
+Items iterate(const Value& value, Budget& budget);
 
 /// Everything in `json` becomes a value; its strings and keys are untrusted.
 Value from_json(const Json& json, Budget& budget, int depth = 0);

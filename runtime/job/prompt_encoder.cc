@@ -9,7 +9,7 @@ namespace paceline::runtime {
 PromptEncoder::PromptEncoder(const std::filesystem::path& model_dir, const Limits& limits)
     : limits_(limits) {
   if (!std::filesystem::exists(model_dir / "tokenizer.json")) return;
-  tokenizer_ = Tokenizer::load(model_dir);
+  tokenizer_.emplace(Tokenizer::load(model_dir));
   template_ = ChatTemplate::load(model_dir);
 }
 

@@ -54,16 +54,18 @@ JsonlInput JsonlInput::open(const std::filesystem::path& path, RequestRules rule
     throw ConfigError("{}: the input must be a regular file, it is read more than once",
                       path.string());
   }
-  input.scan();
+  input.scan(static_cast<std::uint64_t>(status.st_size));
   input.check_ids();
   return input;
 }
 
 /// One pass in pieces. `pending` holds the part of a line that the pieces before brought; of a line
 /// that is too long only as much as shows that it is.
-void JsonlInput::scan() {
+void JsonlInput::scan(std::uint64_t file_bytes) {
+  constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 20;
   Sha256 hash;
-  std::vector<char> piece(std::size_t{1} << 20);
+  // One byte more than a small file, so that one read also finds its end.
+  std::vector<char> piece(std::min(kPieceBytes, file_bytes + 1));
   std::string pending;
   std::uint64_t offset = 0;
   std::uint64_t line_begin = 0;

@@ -52,7 +52,7 @@ class JsonlInput {
 
   JsonlInput(std::filesystem::path path, RequestRules rules)
       : path_(std::move(path)), rules_(std::move(rules)) {}
-  void scan();
+  void scan(std::uint64_t file_bytes);
   void add_line(std::int64_t number, std::uint64_t offset, std::uint64_t bytes,
                 std::string_view text);
   void check_ids();

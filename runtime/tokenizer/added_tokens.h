@@ -50,6 +50,10 @@ class AddedTokens {
   /// Splits normalized text at the tokens with normalized = true.
   std::vector<TextSplit> split_normalized(const AttributedText& text) const;
 
+  // Not copied: the tries point at the tokens.
+  AddedTokens(AddedTokens&&) = default;
+  AddedTokens& operator=(AddedTokens&&) = default;
+
   const AddedToken* find(std::int32_t id) const;
   const AddedToken* find(std::string_view content) const;
   std::int32_t largest_id() const { return tokens_.empty() ? -1 : tokens_.rbegin()->first; }
@@ -76,6 +80,7 @@ class AddedTokens {
     std::vector<Node> nodes_ = {Node{0, 0, 0, nullptr, false}};
   };
 
+  AddedTokens() = default;
   void add(const JsonField& field, const BpeModel& model, const Normalizer& normalizer,
            std::int32_t& next_id);
   void build_tries(const std::string& where);

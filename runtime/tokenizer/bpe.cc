@@ -73,7 +73,7 @@ void BpeModel::read_vocabulary(const JsonField& field) {
   if (!field.value().is_object()) field.refuse("an object");
   for (const auto& [token, id] : field.value().items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= kMostTokens) {
-      field.at(token).count(kMostTokens - 1);  // throws
+      field.at(token).refuse(fmt::format("an integer from 0 to {}", kMostTokens - 1));
     }
     const auto index = id.get<std::size_t>();
     if (index >= tokens_.size()) {

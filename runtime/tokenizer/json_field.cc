@@ -62,10 +62,11 @@ bool JsonField::boolean() const {
 }
 
 std::int64_t JsonField::count(std::int64_t most) const {
-  if (!value_->is_number_unsigned() ||
-      value_->get<std::uint64_t>() > static_cast<std::uint64_t>(most)) {
-    refuse(fmt::format("an integer from 0 to {}", most));
-  }
+  const bool fits = value_->is_number_unsigned()
+                        ? value_->get<std::uint64_t>() <= static_cast<std::uint64_t>(most)
+                        : value_->is_number_integer() && value_->get<std::int64_t>() >= 0 &&
+                              value_->get<std::int64_t>() <= most;
+  if (!fits) refuse(fmt::format("an integer from 0 to {}", most));
   return value_->get<std::int64_t>();
 }
 

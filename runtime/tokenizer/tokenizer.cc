@@ -125,6 +125,8 @@ void Tokenizer::encode_ordinary(const AttributedText& text, bool opens_input,
 const std::string* Tokenizer::spelling(std::int32_t id, bool skip_special_tokens) const {
   const AddedToken* added = added_.find(id);
   if (added == nullptr) return model_.token(id);
+  // `tokenizers` 0.23 asks whether the normalized spelling is special, and so does not skip "▁<s>"
+  // of an old Llama tokenizer. An end-of-sequence token has no place in an answer: the id decides.
   return skip_special_tokens && added->special ? nullptr : &added->spelling;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "parallel/placement.h"
 #include "parallel/world.h"
 #include "tests/parallel/layer_stack.h"
 
@@ -86,6 +87,21 @@ void mail(World& world) {
   }
 }
 
+// The launcher may have bound each rank to one core; together they may use all of the node's.
+void places(World& world) {
+  const Placement placement =
+      place(find_cores(world.node_cpus()), world.local_rank(), world.local_size(), 0, cpu_quota());
+  bind(placement);
+  std::vector<int> everywhere(world.size());
+  const int cpus = static_cast<int>(world.node_cpus().size());
+  world.all().all_gather(std::as_bytes(std::span(&cpus, 1)),
+                         std::as_writable_bytes(std::span(everywhere)),
+                         std::vector<std::size_t>(world.size(), sizeof(int)));
+  for (const int count : everywhere) check(count == cpus, "ranks disagree on the node's CPUs");
+  fmt::print("rank {} of {} CPUs: {}\n", world.rank(), cpus, placement.text);
+  std::fflush(stdout);
+}
+
 void late(World& world, Exchange exchange) {
   const auto group = world.split_replicas(world.size(), exchange);
   world.enter("decode", std::chrono::milliseconds(300));
@@ -151,6 +167,7 @@ void run(World& world, const std::vector<std::string>& arguments) {
   const auto exchange = [&] { return parse_exchange(arguments.at(1)); };
   if (mode == "collectives") return collectives(world);
   if (mode == "layers") return layers(world);
+  if (mode == "places") return places(world);
   if (mode == "mail") return mail(world);
   if (mode == "late") return late(world, exchange());
   if (mode == "loop") return loop(world, exchange(), arguments.at(2), false);

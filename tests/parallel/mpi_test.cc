@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/placement.h"
 #include "parallel/world.h"
 
 namespace paceline::parallel {
@@ -29,11 +30,13 @@ using Clock = std::chrono::steady_clock;
 /// An mpirun of the test program, started with its output going to a pipe.
 class Job {
  public:
-  Job(int ranks, std::vector<std::string> arguments) {
+  Job(int ranks, const std::vector<std::string>& arguments,
+      const std::vector<std::string>& mpirun_options = {}) {
     static int jobs = 0;
     mark_ = fmt::format("job-{}-{}", getpid(), jobs++);
-    std::vector<std::string> words = {PACELINE_MPIRUN,       "--oversubscribe",   "--quiet", "-n",
-                                      std::to_string(ranks), PACELINE_MPI_PROGRAM};
+    std::vector<std::string> words = {PACELINE_MPIRUN, "--oversubscribe", "--quiet"};
+    words.insert(words.end(), mpirun_options.begin(), mpirun_options.end());
+    words.insert(words.end(), {"-n", std::to_string(ranks), PACELINE_MPI_PROGRAM});
     words.insert(words.end(), arguments.begin(), arguments.end());
     words.push_back(mark_);  // ignored by the program: how its processes are found
     int ends[2];
@@ -44,6 +47,7 @@ class Job {
       dup2(ends[1], STDERR_FILENO);
       setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);  // tests run in containers
       setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+      setenv("ASAN_OPTIONS", "detect_leaks=0", 0);  // Open MPI's
       std::vector<char*> argv;
       for (std::string& word : words) argv.push_back(word.data());
       argv.push_back(nullptr);
@@ -210,8 +214,19 @@ TEST(SplitTest, TellsWhichReplicaSizesFit) {
                                       "use 1, 2, 3 or 6"));
 }
 
+TEST(WorldTest, RanksOfANodeShareAllOfItsCpusWhateverMpirunBound) {
+  const std::size_t cpus = allowed_cpus().size();
+  for (const char* binding : {"core", "none"}) {
+    Job job(2, {"places"}, {"--bind-to", binding, "--map-by", "slot"});
+    EXPECT_EQ(job.finish(), 0) << job.output();
+    EXPECT_THAT(job.output(), HasSubstr(fmt::format("rank 0 of {} CPUs: ", cpus)));
+    EXPECT_THAT(job.output(), HasSubstr(fmt::format("rank 1 of {} CPUs: ", cpus)));
+  }
+}
+
 TEST(WorldTest, NeedsNoMpirun) {
   const std::string command = std::string(PACELINE_MPI_PROGRAM) + " collectives";
+  setenv("ASAN_OPTIONS", "detect_leaks=0", 0);  // Open MPI's
   EXPECT_EQ(system(command.c_str()), 0);
 }
 

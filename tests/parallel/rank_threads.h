@@ -28,4 +28,11 @@ inline void run_ranks(int size, std::size_t chunk, const RankState& state,
   for (std::thread& thread : threads) thread.join();
 }
 
+/// With chunks of the usual size, for what only needs several ranks.
+inline void run_ranks(int size, const std::function<void(Communicator&)>& body) {
+  RankState state;
+  state.set_crowded(true);
+  run_ranks(size, kSharedChunk, state, body);
+}
+
 }  // namespace paceline::parallel

@@ -65,11 +65,11 @@ TEST(Safetensors, ReadsTensorsSortedByName) {
 
 TEST(Safetensors, AcceptsEmptyTensorsAndNoTensors) {
   EXPECT_TRUE(parse(file_of("{}", 0)).tensors.empty());
-  const auto tensors = parse(file_of(R"({"x":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},)"
-                                     R"("y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-                                     R"("z":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}})",
-                                     5))
-                           .tensors;
+  const std::string file = file_of(R"({"x":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},)"
+                                   R"("y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                                   R"("z":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}})",
+                                   5);
+  const auto tensors = parse(file).tensors;
   EXPECT_EQ(tensors[0].num_elements(), 0);
   EXPECT_EQ(tensors[2].bytes[0], std::byte{4});
 }
