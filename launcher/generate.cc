@@ -32,7 +32,8 @@ struct GenerateOptions {
 /// What rank 0 alone has of the job.
 struct JobFiles {
   std::optional<runtime::JsonlInput> input;
-  runtime::OutputState output;
+  runtime::OutputState state;
+  std::optional<runtime::OutputFile> output;  // not for a dry run
 };
 
 // When the job began, as a template's strftime_now() sees it; a resumed job keeps the first one's,
@@ -68,6 +69,14 @@ runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deploy
                       {"stop", runtime::Json(sampling.stop).dump()},
                       {"started", std::to_string(started.time_since_epoch().count())}};
   return manifest;
+}
+
+// A report that cannot be written is found before the work, not after it.
+void check_report_path(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  if (!std::ofstream(path, std::ios::app)) {
+    throw ConfigError("--report {}: cannot be opened for writing", path.string());
+  }
 }
 
 // Everything of the input that can be checked without the model's weights.
@@ -121,6 +130,9 @@ class GenerateRun {
 };
 
 void GenerateRun::prepare() {
+  // The other ranks wait while rank 0 reads inputs of any size.
+  constexpr auto kPreparePatience = std::chrono::minutes(30);
+  context_.world.enter("configure", kPreparePatience);
   num_pages_ = deployment_.kv_pages(options_.batch.kv_memory, options_.batch.max_batch);
   together(context_.world, [&] {
     if (!deployment_.leads_replica()) return;
@@ -137,9 +149,12 @@ void GenerateRun::prepare() {
     files_.input = runtime::JsonlInput::open(
         options_.input,
         {.defaults = options_.sampling, .vocab_size = deployment_.config().vocab_size});
-    files_.output = runtime::inspect_output(
+    files_.state = runtime::inspect_output(
         options_.output, options_.resume,
         manifest_of(options_, deployment_, *files_.input, started), *files_.input);
+    if (options_.dry_run) return;
+    check_report_path(options_.report);
+    files_.output = runtime::OutputFile::open(files_.state);
   });
 }
 
@@ -192,8 +207,7 @@ int GenerateRun::run() {
 }
 
 runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
-  job_.emplace(*files_.input, *encoder_, files_.output,
-               runtime::OutputFile::open(files_.output),
+  job_.emplace(*files_.input, *encoder_, files_.state, std::move(*files_.output),
                runtime::ResultFormat{.model = model_name(options_.model.model),
                                      .token_ids = options_.token_ids});
   std::vector<int> leaders;
