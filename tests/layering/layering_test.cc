@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-// kernels <- parallel <- drafter <- runtime <- launcher: an arrow points to the folder that includes.
+// kernels <- parallel <- drafter <- runtime <- launcher: an arrow points to the folder that
+// includes.
 
 namespace paceline {
 namespace {
@@ -59,11 +60,11 @@ TEST(Layering, FoldersIncludeOnlyThoseBelowThem) {
 }
 
 TEST(Layering, LibrariesStayWhereTheyBelong) {
-  const std::map<std::string, std::string> homes{{"mpi.h", "parallel"},    {"nccl.h", "parallel"},
-                                                 {"hwloc.h", "parallel"},  {"boost/", "launcher"},
-                                                 {"CLI/", "launcher"},     {"pcre2.h", "runtime"},
-                                                 {"hwy/", "kernels"},      {"immintrin.h", "kernels"},
-                                                 {"nlohmann/", "runtime"}, {"openssl/", "runtime"}};
+  const std::map<std::string, std::string> homes{
+      {"mpi.h", "parallel"},  {"nccl.h", "parallel"},     {"hwloc.h", "parallel"},
+      {"boost/", "launcher"}, {"CLI/", "launcher"},       {"pcre2.h", "runtime"},
+      {"hwy/", "kernels"},    {"immintrin.h", "kernels"}, {"nlohmann/", "runtime"},
+      {"openssl/", "runtime"}};
   std::map<std::string, int> seen;
   for (const std::string& folder : kFolders) {
     for (const Include& include : includes_of(folder)) {

@@ -87,9 +87,10 @@ TEST(ReplicaLeader, DropsWhatRunsWhenARankIsAskedToEnd) {
                 {.max_sequences = 2, .max_rows = 64, .page_size = kPageSize, .num_pages = 64},
                 cache.pool(),
                 {.terminate = [&] { return asked.load(); },
-                 .enter_phase = [&, steps = 0](std::string_view) mutable {
-                   asked = ++steps > 20;  // two a step
-                 }});
+                 .enter_phase =
+                     [&, steps = 0](std::string_view) mutable {
+                       asked = ++steps > 20;  // two a step
+                     }});
   ListedWork work(20, 100);
   EXPECT_EQ(ReplicaLeader(engine, nullptr, work).run(), RunEnd::kTerminated);
   EXPECT_GT(work.results.size(), 0u);
