@@ -139,6 +139,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, *replica_);
   });
+  checkpoint_.reset();  // its pages would count as this rank's memory
 }
 
 std::string Deployment::describe(std::int32_t num_pages) {
