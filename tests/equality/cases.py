@@ -28,17 +28,16 @@ UNEVEN = {
     "tie_word_embeddings": False,
     "torch_dtype": "float32",
     "vocab_size": 1000,
-    "eos_token_id": 999,
 }
 
 PAGE = 32  # tokens of a KV page
 POOL_PAGES = 11  # the longest request fits (300 + 24 - 1 tokens), a second one hardly
 
 # (prompt tokens, new tokens). Prompts end around a page (32) and a segment of attention (256). The
-# six requests in the middle start small and grow: two of them together outgrow the small pool
-# however slowly their prompts are fed.
-LENGTHS = [(290, 24), (33, 24), (5, 24), (256, 24), (150, 64), (96, 64), (160, 64), (120, 64),
-           (64, 64), (130, 64), (1, 24), (257, 24), (300, 24), (255, 24), (17, 24), (2, 24)]
+# four in the middle start small and grow: any two of them together outgrow the small pool, however
+# slowly their prompts are fed.
+LENGTHS = [(290, 24), (33, 24), (5, 30), (256, 24), (150, 17), (96, 24), (60, 110), (63, 110),
+           (64, 110), (50, 110), (1, 24), (257, 20), (300, 24), (255, 24), (17, 24), (2, 40)]
 
 # Every second request is greedy; the others take these. Without a seed it is the default one.
 SAMPLING = [
@@ -46,8 +45,8 @@ SAMPLING = [
     {"temperature": 0.7},
     {"temperature": 1.5, "top_k": 40, "seed": 2**63 - 1},
     {"temperature": 0.7, "top_p": 0.9, "seed": 0},
-    {"temperature": 1.5},
     {"temperature": 0.3, "top_k": 3},
+    {"temperature": 1.5},
     {"temperature": 1.5, "top_p": 0.5},
     {"temperature": 0.7, "top_k": 5, "top_p": 0.8, "seed": 5},
 ]

@@ -10,7 +10,6 @@ import array
 import json
 import pathlib
 import random
-import shutil
 import struct
 
 TINY = 2.0**-23
@@ -71,13 +70,17 @@ def make_twins(matrix, seed):
 
 
 def twin_model(source, destination):
-    """Writes a copy of a tiny model whose output matrix has twins; its vocabulary is fp32 then."""
+    """Writes a copy of a tiny model whose output matrix has twins; its vocabulary is fp32 then.
+
+    No token ends a sequence in it, so that every answer has the length that was asked for.
+    """
     source, destination = pathlib.Path(source), pathlib.Path(destination)
     destination.mkdir()
-    for name in ("config.json", "generation_config.json"):
-        shutil.copy(source / name, destination / name)
+    config = json.loads((source / "config.json").read_text())
+    config.pop("eos_token_id", None)
+    (destination / "config.json").write_text(json.dumps(config))
     tensors = read_safetensors(source / "model.safetensors")
-    tied = json.loads((source / "config.json").read_text())["tie_word_embeddings"]
+    tied = config["tie_word_embeddings"]
     for name in ["model.embed_tokens"] + ([] if tied else ["lm_head"]):
         matrix = vocabulary_matrix(tensors, name)
         if tied or name == "lm_head":
@@ -93,8 +96,6 @@ def random_model(destination, config):
     destination = pathlib.Path(destination)
     destination.mkdir()
     (destination / "config.json").write_text(json.dumps(config))
-    eos = {"eos_token_id": config["eos_token_id"]}
-    (destination / "generation_config.json").write_text(json.dumps(eos))
     draw = random.Random("random model")
     tensors = {}
 
