@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <new>
 #include <numeric>
 
 #include "kernels/core/error.h"
@@ -135,7 +136,13 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
   constexpr auto kLoadPatience = std::chrono::minutes(30);
   world_.enter("load", kLoadPatience);
   together(world_, [&] {
-    cache_.emplace(config_, plan_, kv_format_, num_pages, *backend_);
+    try {
+      cache_.emplace(config_, plan_, kv_format_, num_pages, *backend_);
+    } catch (const std::bad_alloc&) {
+      throw ConfigError("--kv-memory: {} for keys and values cannot be allocated",
+                        size_text(static_cast<std::uint64_t>(num_pages) *
+                                  runtime::kv_page_bytes(config_, plan_, kv_format_)));
+    }
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, *replica_);
   });

@@ -1,5 +1,6 @@
 #include "runtime/job/generate_job.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <iostream>
@@ -134,6 +135,7 @@ class GenerateRun {
   std::vector<runtime::ReplicaReport> reports_;      // on rank 0
   std::chrono::steady_clock::time_point loaded_;
   double load_seconds_ = 0;
+  bool winding_down_ = false;  // on rank 0: some replica was told to terminate
 };
 
 void GenerateRun::prepare() {
@@ -202,7 +204,7 @@ int GenerateRun::run() {
   runtime::Engine engine(
       deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
       deployment_.cache().pool(),
-      {.terminate = [this] { return context_.signals.termination_requested(); },
+      {.terminate = [this] { return winding_down_ || context_.signals.termination_requested(); },
        .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }});
   runtime::RunEnd end = runtime::RunEnd::kDone;
   if (is_server()) {
@@ -228,21 +230,29 @@ runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
   for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
     leaders.push_back(rank);
   }
-  runtime::WorkServer server(context_.world, leaders,
-                             {.next = [this](std::size_t wanted) { return job_->next(wanted); },
-                              .exhausted = [this] { return job_->exhausted(); },
-                              .complete =
-                                  [this](const runtime::WorkResult& result) {
-                                    context_.world.enter("output");
-                                    job_->complete(result);
-                                  }});
+  runtime::WorkServer server(
+      context_.world, leaders,
+      {.next = [this](std::size_t wanted) { return job_->next(winding_down_ ? 0 : wanted); },
+       .exhausted = [this] { return winding_down_ || job_->exhausted(); },
+       .complete =
+           [this](const runtime::WorkResult& result) {
+             context_.world.enter("output");
+             job_->complete(result);
+           }});
   ProgressLine progress(*job_, server.reports());
-  runtime::LocalWork work(server, engine, [&progress] { progress.tick(); });
+  // A signal to a rank of any replica ends the job: from then on no replica gets a new request.
+  const auto meanwhile = [&] {
+    progress.tick();
+    winding_down_ = std::ranges::any_of(server.reports(), [](const auto& report) {
+      return report.done && report.end == runtime::RunEnd::kTerminated;
+    });
+  };
+  runtime::LocalWork work(server, engine, meanwhile);
   const runtime::RunEnd end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
   server.reports().front().stats = engine.stats();
   server.reports().front().end = end;
   server.reports().front().done = true;
-  server.serve_to_end([&progress] { progress.tick(); });
+  server.serve_to_end(meanwhile);
   context_.world.enter("output");
   job_->finish();
   reports_ = server.reports();
