@@ -44,7 +44,12 @@ WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const
   if (!sampling.stop.empty()) needed_tokenizer("stop");
   WorkItem item;
   item.index = index;
-  item.prompt = prompt_ids(request);
+  try {
+    item.prompt = prompt_ids(request);
+  } catch (RequestError& error) {
+    if (error.field.empty()) error.field = field;  // the tokenizer does not know whose text it was
+    throw;
+  }
   const auto length = static_cast<std::int64_t>(item.prompt.size());
   if (length == 0) throw RequestError(field, "the prompt has no tokens");
   if (length >= limits_.max_positions) {
