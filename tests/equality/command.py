@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODELS = REPOSITORY / "tests" / "data" / "models"
@@ -32,9 +33,15 @@ def shown(words):
     return prefix + shlex.join(str(word) for word in words)
 
 
-def environment():
-    """This process's environment; as root, with Open MPI's consent to run as root."""
+def environment(scratch):
+    """This process's environment for a command; as root, with Open MPI's consent to run as root.
+
+    A `scratch` folder keeps mpiruns apart: one that ends removes the session folder of its user if
+    it finds it empty, though another may be about to use it.
+    """
     variables = dict(os.environ)
+    if scratch:
+        variables.update(TMPDIR=scratch)
     if os.geteuid() == 0:
         variables.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     return variables
@@ -42,7 +49,14 @@ def environment():
 
 def run_command(words, timeout=300):
     """Runs a command to its end and returns (exit status, standard output, standard error)."""
-    with subprocess.Popen([str(word) for word in words], env=environment(), text=True,
+    if words[0] != "mpirun":
+        return _run(words, timeout, None)
+    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as scratch:
+        return _run(words, timeout, scratch)
+
+
+def _run(words, timeout, scratch):
+    with subprocess.Popen([str(word) for word in words], env=environment(scratch), text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, start_new_session=True) as process:
         try:

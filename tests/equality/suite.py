@@ -87,9 +87,10 @@ class Suite:
             aside = pathlib.Path(f"{text}.{id(row)}")
             aside.write_text(json.dumps(case.text()))
             aside.rename(text)
-        words = [*mpirun(row["tp"]), self.paceline, "perplexity", "--model", self.models[case.model],
-                 *case.options, "--threads", row["threads"], "--isa", row["isa"],
-                 "--exchange", row["exchange"], "--text", text, "--token-ids", "--context", 512]
+        words = [*mpirun(row["tp"]), self.paceline, "perplexity",
+                 "--model", self.models[case.model], *case.options,
+                 "--threads", row["threads"], "--isa", row["isa"], "--exchange", row["exchange"],
+                 "--text", text, "--token-ids", "--context", 512]
         return json.loads(checked_command(words)), words
 
     def make_reference(self, case):

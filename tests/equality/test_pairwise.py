@@ -53,7 +53,7 @@ class CoveringRows(unittest.TestCase):
         self.assertNotIn(("tp", 5, "replicas", 2), self.covered(rows))
 
     def test_a_constraint_over_three_axes_is_worked_around(self):
-        """a=1 with b=1 leaves only c=2: the search must step back from the c that it tried first."""
+        """a=1 with b=1 leaves c=2: the search steps back from the c that it tried first."""
         axes = {"a": [1, 2], "b": [1, 2], "c": [1, 2]}
 
         def odd_one_out(row):
