@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "runtime/chat/budget.h"
-#include "runtime/tokenizer/text_segment.h"
 #include "runtime/files/json.h"
+#include "runtime/tokenizer/text_segment.h"
 
 namespace paceline::runtime {
 
