@@ -1,7 +1,7 @@
 #include "runtime/job/generate_job.h"
 
+#include <charconv>
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
@@ -42,7 +42,14 @@ std::chrono::local_seconds start_time(const GenerateOptions& options) {
     if (const auto saved = runtime::read_manifest(runtime::manifest_path(options.output))) {
       const auto started = saved->options.find("started");
       if (started != saved->options.end()) {
-        return std::chrono::local_seconds(std::chrono::seconds(std::stoll(started->second)));
+        std::int64_t seconds = 0;
+        const std::string& text = started->second;
+        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), seconds);
+        if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) {
+          throw ConfigError("{}: options.started: expected seconds, not \"{}\"",
+                            runtime::manifest_path(options.output).string(), text);
+        }
+        return std::chrono::local_seconds(std::chrono::seconds(seconds));
       }
     }
   }
@@ -68,6 +75,14 @@ runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deploy
                       {"stop", runtime::Json(sampling.stop).dump()},
                       {"started", std::to_string(started.time_since_epoch().count())}};
   return manifest;
+}
+
+// A report that cannot be written is found before the work, not after it.
+void check_report_path(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  if (!std::ofstream(path, std::ios::app)) {
+    throw ConfigError("--report {}: cannot be opened for writing", path.string());
+  }
 }
 
 // Everything of the input that can be checked without the model's weights.
@@ -104,6 +119,7 @@ class GenerateRun {
  private:
   void prepare();
   int describe();
+  bool nothing_left();
   runtime::RunEnd serve_all(runtime::Engine& engine);
   int finish(runtime::RunEnd end);
   bool is_server() const { return context_.world.rank() == 0; }
@@ -121,6 +137,9 @@ class GenerateRun {
 };
 
 void GenerateRun::prepare() {
+  // The other ranks wait while rank 0 reads inputs of any size.
+  constexpr auto kPreparePatience = std::chrono::minutes(30);
+  context_.world.enter("configure", kPreparePatience);
   num_pages_ = deployment_.kv_pages(options_.batch.kv_memory, options_.batch.max_batch);
   together(context_.world, [&] {
     if (!deployment_.leads_replica()) return;
@@ -140,6 +159,11 @@ void GenerateRun::prepare() {
     files_.output = runtime::inspect_output(
         options_.output, options_.resume,
         manifest_of(options_, deployment_, *files_.input, started), *files_.input);
+    if (options_.dry_run) return;
+    check_report_path(options_.report);
+    job_.emplace(*files_.input, *encoder_, files_.output, runtime::OutputFile::open(files_.output),
+                 runtime::ResultFormat{.model = model_name(options_.model.model),
+                                       .token_ids = options_.token_ids});
   });
 }
 
@@ -157,8 +181,9 @@ int GenerateRun::describe() {
 int GenerateRun::run() {
   prepare();
   if (options_.dry_run) return describe();
+  loaded_ = std::chrono::steady_clock::now();
+  if (nothing_left()) return finish(runtime::RunEnd::kDone);
 
-  const auto begin = std::chrono::steady_clock::now();
   const runtime::SchedulerLimits limits{
       .max_sequences = options_.batch.max_batch,
       .max_rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch),
@@ -170,8 +195,9 @@ int GenerateRun::run() {
               << deployment_.backend().description() << "\n";
   }
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sequences}, num_pages_);
-  loaded_ = std::chrono::steady_clock::now();
-  load_seconds_ = std::chrono::duration<double>(loaded_ - begin).count();
+  const auto loaded = std::chrono::steady_clock::now();
+  load_seconds_ = std::chrono::duration<double>(loaded - loaded_).count();
+  loaded_ = loaded;
 
   runtime::Engine engine(
       deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
@@ -191,28 +217,28 @@ int GenerateRun::run() {
   return finish(end);
 }
 
+// A resumed job whose requests are all answered needs no weights.
+bool GenerateRun::nothing_left() {
+  const std::uint8_t none = is_server() && job_->finished() == job_->totals().requests ? 1 : 0;
+  return gather_values(context_.world.all(), none).front() != 0;
+}
+
 runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
-  job_.emplace(*files_.input, *encoder_, files_.output,
-               runtime::OutputFile::open(files_.output),
-               runtime::ResultFormat{.model = model_name(options_.model.model),
-                                     .token_ids = options_.token_ids});
   std::vector<int> leaders;
   for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
     leaders.push_back(rank);
   }
-  runtime::WorkServer server(
-      context_.world, leaders,
-      {.next = [this](std::size_t wanted) { return job_->next(wanted); },
-       .exhausted = [this] { return job_->exhausted(); },
-       .complete =
-           [this](const runtime::WorkResult& result) {
-             context_.world.enter("output");
-             job_->complete(result);
-           }});
+  runtime::WorkServer server(context_.world, leaders,
+                             {.next = [this](std::size_t wanted) { return job_->next(wanted); },
+                              .exhausted = [this] { return job_->exhausted(); },
+                              .complete =
+                                  [this](const runtime::WorkResult& result) {
+                                    context_.world.enter("output");
+                                    job_->complete(result);
+                                  }});
   ProgressLine progress(*job_, server.reports());
   runtime::LocalWork work(server, engine, [&progress] { progress.tick(); });
-  const runtime::RunEnd end =
-      runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
+  const runtime::RunEnd end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
   server.reports().front().stats = engine.stats();
   server.reports().front().end = end;
   server.reports().front().done = true;
@@ -256,18 +282,19 @@ int GenerateRun::finish(runtime::RunEnd end) {
 void add_sampling_options(CLI::App& command, GenerateOptions& options) {
   runtime::SamplingParams& sampling = options.sampling;
   const auto add = [&](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)->capture_default_str()->group(
-        "Sampling (a request's own values win)");
+    command.add_option(name, value, help)
+        ->capture_default_str()
+        ->group("Sampling (a request's own values win)");
   };
   add("--max-tokens", sampling.max_tokens, "New tokens per request at most");
   add("--temperature", sampling.temperature, "0: greedy");
   add("--top-k", sampling.top_k, "Keep that many most probable tokens; 0: all");
   add("--top-p", sampling.top_p, "Keep the most probable tokens up to this mass; 1: all");
-  add("--seed", options.seed,
-      "Job seed: a request without a seed gets a hash of this and its id");
+  add("--seed", options.seed, "Job seed: a request without a seed gets a hash of this and its id");
   command
-      .add_option("--stop", sampling.stop, "Text that ends an answer and is left out of it; may be "
-                                           "given several times")
+      .add_option("--stop", sampling.stop,
+                  "Text that ends an answer and is left out of it; may be "
+                  "given several times")
       ->option_text("STR ...")
       ->allow_extra_args(false)
       ->group("Sampling (a request's own values win)");
@@ -281,11 +308,14 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_option("--input", options->input, "Requests, one JSON object a line")
       ->required()
       ->option_text("FILE.jsonl");
-  command->add_option("--output", options->output, "Answers, one JSON object a line; - is standard output")
+  command
+      ->add_option("--output", options->output,
+                   "Answers, one JSON object a line; - is standard output")
       ->required()
       ->option_text("FILE.jsonl");
   command->add_flag("--resume", options->resume, "Go on with an output that was interrupted");
-  command->add_flag("--dry-run", options->dry_run, "Read and check everything, print the plan, stop");
+  command->add_flag("--dry-run", options->dry_run,
+                    "Read and check everything, print the plan, stop");
   command->add_flag("--token-ids", options->token_ids, "Write the generated token ids as well");
   command->add_option("--report", options->report, "Write all figures as JSON")
       ->option_text("FILE.json");

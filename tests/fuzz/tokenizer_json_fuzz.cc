@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     const Tokenizer tokenizer =
         Tokenizer::parse(parse_json(text, "tokenizer.json"), "tokenizer.json");
-    const TextSegment segments[] = {{kText, true}, {kText, false}};
+    const TextSegment segments[] = {{std::string(kText), true}, {std::string(kText), false}};
     const auto ids = tokenizer.encode(segments, true);
     StreamDecoder stream(tokenizer, false);
     std::string streamed;

@@ -99,12 +99,12 @@ TEST(Tokenizer, NormalizedAddedTokensAreNotForUsersEither) {
 }
 
 TEST(Tokenizer, AChatIsEncodedAsItsConcatenation) {
-  const std::string_view parts[] = {"<|im_start|>user\n", "I'd like  ", "\nsome <code>",
-                                    "<|im_end|>\n<|im_start|>assistant\n"};
+  const std::string parts[] = {"<|im_start|>user\n", "I'd like  ", "\nsome <code>",
+                               "<|im_end|>\n<|im_start|>assistant\n"};
   for (const auto* name : {"smollm2", "qwen2"}) {
     const Tokenizer t = tokenizer(name);
     std::string whole;
-    for (const auto part : parts) whole += part;
+    for (const auto& part : parts) whole += part;
     EXPECT_EQ(encode(t, {{parts[0], true}, {parts[1], false}, {parts[2], false}, {parts[3], true}}),
               encode(t, {{whole, true}}));
   }
