@@ -29,7 +29,7 @@ Value loop_attribute(const LoopState& loop, const std::string& name) {
   if (name == "depth0") return Value::of(std::int64_t{0});
   if (name == "previtem" && index > 0) return loop.items->items[loop.index - 1];
   if (name == "nextitem" && index + 1 < length) return loop.items->items[loop.index + 1];
-  return Value::Storage(Undefined{&name});
+  return Value::holding(Undefined{&name});
 }
 
 /// Python's rules for a bound of a slice over `length` items.
@@ -80,7 +80,7 @@ Value get_attribute(const Value& object, const std::string& name, Budget& budget
     }
     if (const Value* value = find_key(*map, name, budget)) return *value;
   }
-  return Value::Storage(Undefined{&name});
+  return Value::holding(Undefined{&name});
 }
 
 Value get_item(const Value& object, const Value& key, Budget& budget) {

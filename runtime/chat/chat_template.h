@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "runtime/chat/budget.h"
-#include "runtime/tokenizer/text_segment.h"
 #include "runtime/files/json.h"
+#include "runtime/tokenizer/text_segment.h"
 
 namespace paceline::runtime {
 
@@ -29,8 +29,13 @@ struct ChatTokens {
 /// A model's chat template: turns a conversation into a prompt.
 ///
 /// It speaks the part of Jinja (with trim_blocks and lstrip_blocks) that the templates of the
-/// Llama, Mistral, Qwen, SmolLM and Vicuna families use; see docs of each function of
-/// runtime/chat/builtins.h. What it does not speak is refused when the template is compiled.
+/// Llama, Mistral, Qwen, SmolLM and Vicuna families use: output, if, for (with if and else), set,
+/// macro, break, continue, generation, raw and comments; Python's operators, slices and inline if;
+/// the filters, tests and methods listed in filters.cc, tests.cc and methods.cc; namespace(),
+/// range(), dict(), raise_exception() and strftime_now(). Anything else is refused by name when
+/// the template is compiled. Integers have 64 bits, and case changes in ASCII only; a template
+/// that needs more fails the request. Objects of a request have sorted keys.
+///
 /// It has no tools: `tools` and `documents` are none, as transformers passes them without any.
 ///
 /// For bos_token "<s>" and the template

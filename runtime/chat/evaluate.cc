@@ -85,7 +85,7 @@ Value Interpreter::evaluate_name(const Expression& expression) {
   budget_.step(searched / 8);
   const auto id = static_cast<std::size_t>(expression.name_id);
   if (globals_[id]) return *globals_[id];
-  return Value::Storage(Undefined{&program_.names[id]});
+  return Value::holding(Undefined{&program_.names[id]});
 }
 
 Value Interpreter::evaluate_collection(const Expression& expression) {
@@ -254,7 +254,7 @@ Value Interpreter::call_macro(const MacroDefinition& macro, const Arguments& arg
   scope_ = &scope;
   const std::size_t first_default = count - macro.defaults.size();
   for (std::size_t i = 0; i < count; ++i) {
-    Value value = Value::Storage(Undefined{&macro.parameter_names[i]});
+    Value value = Value::holding(Undefined{&macro.parameter_names[i]});
     if (given[i]) {
       value = *given[i];
     } else if (i >= first_default) {
@@ -312,7 +312,7 @@ Value Interpreter::make_namespace(const Arguments& arguments) {
     space->attributes.emplace_back(name.text()->bytes(), value);
   }
   namespaces_.push_back(std::move(space));
-  return Value::Storage(namespaces_.back().get());
+  return Value::holding(namespaces_.back().get());
 }
 
 Value Interpreter::make_range(const Arguments& arguments) {

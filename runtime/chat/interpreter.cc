@@ -40,7 +40,7 @@ Interpreter::Interpreter(const Program& program, const ChatLimits& limits,
       {"range", Builtin::kRange},
       {"dict", Builtin::kDict}};
   for (const auto& [name, builtin] : kBuiltins) {
-    define(name, Value::Storage(Function{builtin, nullptr}));
+    define(name, Value::holding(Function{builtin, nullptr}));
   }
 }
 
@@ -89,7 +89,7 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement) {
     }
     case StatementKind::kMacro:
       bind(statement.target.name_ids[0],
-           Value::Storage(Function{Builtin::kDict, statement.macro.get()}));
+           Value::holding(Function{Builtin::kDict, statement.macro.get()}));
       return Flow::kNext;
     case StatementKind::kScope: {
       Scope scope;
@@ -156,7 +156,7 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement) {
     scope.outer = scope_;
     const Restore entered(scope_, &scope);
     bind(program_.loop_id,
-         Value::Storage(std::make_shared<const LoopState>(LoopState{items.list(), i})));
+         Value::holding(std::make_shared<const LoopState>(LoopState{items.list(), i})));
     assign(statement.target, items[i]);
     if (run_body(statement.branches[0].body) == Flow::kBreak) break;
   }

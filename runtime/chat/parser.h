@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <string_view>
@@ -9,6 +10,10 @@
 #include "runtime/chat/syntax.h"
 
 namespace paceline::runtime::chat {
+
+/// Height of an expression's tree, and depth of the parser's recursion. Evaluation recurses once
+/// per level, so this stays well below kMaxEvaluationDepth.
+constexpr int kMaxSyntaxDepth = 150;
 
 /// Goes over the tokens of a template; both parsers below share one.
 class TokenStream {

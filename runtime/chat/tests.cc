@@ -41,17 +41,13 @@ bool is_sequence(const Value& value) {
          value.is_undefined();
 }
 bool is_iterable(const Value& value) { return is_sequence(value) || value.loop() != nullptr; }
-bool is_lower(const Value& value) {
-  if (!value.is_string()) return false;
-  const std::string& text = value.text()->bytes();
-  return change_case(*value.text(), Case::kLower).bytes() == text &&
-         change_case(*value.text(), Case::kUpper).bytes() != text;
-}
-bool is_upper(const Value& value) {
-  if (!value.is_string()) return false;
-  const std::string& text = value.text()->bytes();
-  return change_case(*value.text(), Case::kUpper).bytes() == text &&
-         change_case(*value.text(), Case::kLower).bytes() != text;
+/// Whether the text has letters, all of this case.
+template <Case own, Case other>
+bool is_in_case(const Value& input, const Arguments& arguments, Budget& budget) {
+  arguments.bind("a test", {});
+  const Text text = to_text(input, budget);
+  return change_case(text, own).bytes() == text.bytes() &&
+         change_case(text, other).bytes() != text.bytes();
 }
 
 const Value only(const Arguments& arguments) {
@@ -105,7 +101,7 @@ constexpr Test kTests[] = {
     {"iterable", plain<is_iterable>},
     {"le", ordered<true, true>},
     {"lessthan", ordered<true, false>},
-    {"lower", plain<is_lower>},
+    {"lower", is_in_case<Case::kLower, Case::kUpper>},
     {"lt", ordered<true, false>},
     {"mapping", plain<is_mapping>},
     {"ne", equal_to<false>},
@@ -116,7 +112,7 @@ constexpr Test kTests[] = {
     {"string", plain<is_string>},
     {"true", plain<is_true>},
     {"undefined", plain<is_undefined>},
-    {"upper", plain<is_upper>},
+    {"upper", is_in_case<Case::kUpper, Case::kLower>},
 };
 
 }  // namespace

@@ -26,7 +26,7 @@ Value Value::list(std::vector<Value> items, Budget& budget, bool tuple) {
   budget.make(sizeof(Sequence) + items.size() * sizeof(Value));
   int inner = 0;
   for (const Value& item : items) inner = std::max(inner, item.depth());
-  return Storage(
+  return holding(
       std::make_shared<const Sequence>(Sequence{std::move(items), tuple, checked_depth(inner)}));
 }
 
@@ -34,7 +34,7 @@ Value Value::mapping(std::vector<std::pair<Value, Value>> entries, Budget& budge
   budget.make(sizeof(Mapping) + entries.size() * 2 * sizeof(Value));
   int inner = 0;
   for (const auto& [key, item] : entries) inner = std::max({inner, key.depth(), item.depth()});
-  return Storage(
+  return holding(
       std::make_shared<const Mapping>(Mapping{std::move(entries), checked_depth(inner)}));
 }
 

@@ -64,12 +64,18 @@ class Value {
                                Namespace*, std::shared_ptr<const LoopState>, Function>;
 
   Value() = default;
-  Value(Storage storage) : storage_(std::move(storage)) {}  // NOLINT: converts on purpose.
-  static Value of(Text text) { return Storage(std::make_shared<Text>(std::move(text))); }
-  static Value of(bool value) { return Storage(value); }
-  static Value of(std::int64_t value) { return Storage(value); }
-  static Value of(double value) { return Storage(value); }
-  static Value none() { return Storage(None{}); }
+  /// Any of Storage's types.
+  template <typename T>
+  static Value holding(T held) {
+    Value value;
+    value.storage_.template emplace<T>(std::move(held));
+    return value;
+  }
+  static Value of(Text text) { return holding(std::make_shared<Text>(std::move(text))); }
+  static Value of(bool value) { return holding(value); }
+  static Value of(std::int64_t value) { return holding(value); }
+  static Value of(double value) { return holding(value); }
+  static Value none() { return holding(None{}); }
   /// Throws Failure if the result would nest deeper than kMaxValueDepth.
   static Value list(std::vector<Value> items, Budget& budget, bool tuple = false);
   static Value mapping(std::vector<std::pair<Value, Value>> entries, Budget& budget);

@@ -1,11 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
 #include "kernels/core/error.h"
 #include "runtime/chat/chat_template.h"
 #include "runtime/chat/text.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 // Whole conversations and single language features, against what jinja2 renders
 // (tools/make_chat_fixture.py).
@@ -154,6 +156,42 @@ TEST(ChatTemplateFamilies, SmolLm2GivesTheTokensOfTheTemplateAlone) {
                                              {"<|im_end|>", false},
                                              {"<|im_end|>\n<|im_start|>assistant\n", true}};
   EXPECT_EQ(chat.render(messages, true, kNow), expected);
+}
+
+TEST(ChatTemplateFamilies, ProvenanceChangesTheTokensOnlyWhereSpecialOnesWereTyped) {
+  const Json fixture = read_json(kData + "conversations.json");
+  const ChatTemplate chat = family_template("smollm2", fixture);
+  const Tokenizer tokenizer = Tokenizer::parse(
+      read_json(std::string(PACELINE_TEST_DATA) + "/tokenizer/smollm2.json"), "smollm2.json");
+  const auto encode = [&](const std::vector<TextSegment>& segments) {
+    return tokenizer.encode(segments, /*add_special_tokens=*/false);
+  };
+  const auto count_special = [&](const std::vector<std::int32_t>& ids) {
+    return static_cast<std::size_t>(std::count_if(
+        ids.begin(), ids.end(), [&](std::int32_t id) { return tokenizer.is_special(id); }));
+  };
+  int typed = 0;
+  for (const auto& [name, conversation] : fixture["conversations"].items()) {
+    SCOPED_TRACE(name);
+    std::vector<TextSegment> segments;
+    try {
+      segments = chat.render(conversation, true, kNow);
+    } catch (const RequestError&) {
+      continue;
+    }
+    const auto ids = encode(segments);
+    // Begin and end of each message and of the default system message, and the answer's begin.
+    const bool has_system = !conversation.empty() && conversation[0]["role"] == "system";
+    const std::size_t messages = conversation.size() + (has_system || conversation.empty() ? 0 : 1);
+    EXPECT_EQ(count_special(ids), 2 * messages + 1);
+    const auto trusting = encode({{join_segments(segments), true}});
+    if (count_special(trusting) == count_special(ids)) {
+      EXPECT_EQ(ids, trusting);
+    } else {
+      ++typed;
+    }
+  }
+  EXPECT_EQ(typed, 3);  // Those whose names say so.
 }
 
 }  // namespace
