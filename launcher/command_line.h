@@ -10,8 +10,8 @@ namespace paceline::launcher {
 
 /// Exit codes of `paceline`. A job ended by a signal exits with 128 + its number.
 inline constexpr int kSuccess = 0;
-inline constexpr int kFailure = 1;      // a broken invariant, a lost rank
-inline constexpr int kConfigError = 2;  // a bad option, file or key: nothing was started
+inline constexpr int kFailure = 1;       // a broken invariant, a lost rank
+inline constexpr int kConfigError = 2;   // a bad option, file or key: nothing was started
 inline constexpr int kTerminated = 143;  // by SIGTERM: what had finished is in the output
 
 /// What a subcommand needs of the process.

@@ -60,8 +60,8 @@ void together(parallel::World& world, const std::function<void()>& work) {
     if (failure.empty()) failure = "failed without a message";
   }
   const std::vector<std::string> failures = gather_texts(world.all(), failure);
-  const auto first =
-      std::find_if(failures.begin(), failures.end(), [](const auto& text) { return !text.empty(); });
+  const auto first = std::find_if(failures.begin(), failures.end(),
+                                  [](const auto& text) { return !text.empty(); });
   if (first == failures.end()) return;
   const bool everywhere = std::count(failures.begin(), failures.end(), *first) == world.size();
   if (everywhere) throw ConfigError("{}", *first);
@@ -80,8 +80,8 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
   together(world_, [&] {
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica_->rank());
     make_backend(cluster);
-    numerics_id_ = runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards,
-                                        kv_format_);
+    numerics_id_ =
+        runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
   });
   const std::vector<std::string> ids = gather_texts(world_.all(), numerics_id_);
   for (int rank = 1; rank < world_.size(); ++rank) {
@@ -95,11 +95,11 @@ void Deployment::read_model(const ModelOptions& options) {
   config_ = runtime::read_model_config(options.model);
   checkpoint_ = runtime::Checkpoint::open(options.model);
   runtime::check_checkpoint(*checkpoint_, config_);
-  formats_ = runtime::choose_formats(*checkpoint_, config_,
-                                     runtime::parse_weight_choice(options.weights));
-  const bool fp32 = options.kv_format == "fp32" ||
-                    (options.kv_format == "auto" &&
-                     formats_.linear == kernels::WeightFormat::kFp32);
+  formats_ =
+      runtime::choose_formats(*checkpoint_, config_, runtime::parse_weight_choice(options.weights));
+  const bool fp32 =
+      options.kv_format == "fp32" ||
+      (options.kv_format == "auto" && formats_.linear == kernels::WeightFormat::kFp32);
   kv_format_ = fp32 ? kernels::KvFormat::kFp32 : kernels::KvFormat::kBf16;
 }
 
@@ -117,11 +117,9 @@ std::int32_t Deployment::kv_pages(std::uint64_t memory, int sequences) {
   if (memory > 0) {
     pages = memory / page;
   } else {
-    const std::uint64_t full_length =
-        static_cast<std::uint64_t>((config_.max_positions + runtime::kPageSize - 1) /
-                                   runtime::kPageSize);
-    const std::uint64_t share =
-        free_memory() / 2 / static_cast<std::uint64_t>(world_.local_size());
+    const std::uint64_t full_length = static_cast<std::uint64_t>(
+        (config_.max_positions + runtime::kPageSize - 1) / runtime::kPageSize);
+    const std::uint64_t share = free_memory() / 2 / static_cast<std::uint64_t>(world_.local_size());
     pages = std::min(full_length * static_cast<std::uint64_t>(sequences), share / page);
   }
   pages = std::min<std::uint64_t>(pages, std::numeric_limits<std::int32_t>::max() / 2);
@@ -148,6 +146,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, *replica_);
   });
+  checkpoint_.reset();  // its pages would count as this rank's memory
 }
 
 std::string Deployment::describe(std::int32_t num_pages) {
@@ -155,8 +154,8 @@ std::string Deployment::describe(std::int32_t num_pages) {
     return r.size() == 0 ? std::string("none") : fmt::format("{}-{}", r.begin, r.end - 1);
   };
   const std::uint64_t weights = runtime::weight_bytes(config_, formats_, plan_);
-  const std::uint64_t kv = static_cast<std::uint64_t>(num_pages) *
-                           runtime::kv_page_bytes(config_, plan_, kv_format_);
+  const std::uint64_t kv =
+      static_cast<std::uint64_t>(num_pages) * runtime::kv_page_bytes(config_, plan_, kv_format_);
   const std::string mine = fmt::format(
       "  {}: replica {}, shards {}, query heads {}, kv heads {}, FFN columns {}, weights {}, "
       "kv {}; {}",
@@ -175,8 +174,9 @@ std::string Deployment::describe(std::int32_t num_pages) {
   const int largest = (plan_.virtual_shards + tp_ - 1) / tp_;
   const int as_good = (plan_.virtual_shards + largest - 1) / largest;
   if (as_good < tp_) {
-    text += fmt::format("note      the busiest of {} ranks carries {} of {} shards, as with --tp {}\n",
-                        tp_, largest, plan_.virtual_shards, as_good);
+    text +=
+        fmt::format("note      the busiest of {} ranks carries {} of {} shards, as with --tp {}\n",
+                    tp_, largest, plan_.virtual_shards, as_good);
   }
   if (!formats_.conversion.empty()) text += fmt::format("note      {}\n", formats_.conversion);
   for (const std::string& line : gather_texts(world_.all(), mine)) text += line + "\n";

@@ -55,6 +55,7 @@ class Deployment {
   bool leads_replica() const { return replica_->rank() == 0; }
 
   const runtime::ModelConfig& config() const { return config_; }
+  /// Until `load`.
   const runtime::Checkpoint& checkpoint() const { return *checkpoint_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }

@@ -1,8 +1,8 @@
 #include "runtime/job/generate_job.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
@@ -33,8 +33,7 @@ struct GenerateOptions {
 /// What rank 0 alone has of the job.
 struct JobFiles {
   std::optional<runtime::JsonlInput> input;
-  runtime::OutputState state;
-  std::optional<runtime::OutputFile> output;  // not for a dry run
+  runtime::OutputState output;
 };
 
 // When the job began, as a template's strftime_now() sees it; a resumed job keeps the first one's,
@@ -44,7 +43,14 @@ std::chrono::local_seconds start_time(const GenerateOptions& options) {
     if (const auto saved = runtime::read_manifest(runtime::manifest_path(options.output))) {
       const auto started = saved->options.find("started");
       if (started != saved->options.end()) {
-        return std::chrono::local_seconds(std::chrono::seconds(std::stoll(started->second)));
+        std::int64_t seconds = 0;
+        const std::string& text = started->second;
+        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), seconds);
+        if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) {
+          throw ConfigError("{}: options.started: expected seconds, not \"{}\"",
+                            runtime::manifest_path(options.output).string(), text);
+        }
+        return std::chrono::local_seconds(std::chrono::seconds(seconds));
       }
     }
   }
@@ -114,6 +120,7 @@ class GenerateRun {
  private:
   void prepare();
   int describe();
+  bool nothing_left();
   runtime::RunEnd serve_all(runtime::Engine& engine);
   int finish(runtime::RunEnd end);
   bool is_server() const { return context_.world.rank() == 0; }
@@ -151,12 +158,14 @@ void GenerateRun::prepare() {
     files_.input = runtime::JsonlInput::open(
         options_.input,
         {.defaults = options_.sampling, .vocab_size = deployment_.config().vocab_size});
-    files_.state = runtime::inspect_output(
+    files_.output = runtime::inspect_output(
         options_.output, options_.resume,
         manifest_of(options_, deployment_, *files_.input, started), *files_.input);
     if (options_.dry_run) return;
     check_report_path(options_.report);
-    files_.output = runtime::OutputFile::open(files_.state);
+    job_.emplace(*files_.input, *encoder_, files_.output, runtime::OutputFile::open(files_.output),
+                 runtime::ResultFormat{.model = model_name(options_.model.model),
+                                       .token_ids = options_.token_ids});
   });
 }
 
@@ -174,8 +183,9 @@ int GenerateRun::describe() {
 int GenerateRun::run() {
   prepare();
   if (options_.dry_run) return describe();
+  loaded_ = std::chrono::steady_clock::now();
+  if (nothing_left()) return finish(runtime::RunEnd::kDone);
 
-  const auto begin = std::chrono::steady_clock::now();
   const runtime::SchedulerLimits limits{
       .max_sequences = options_.batch.max_batch,
       .max_rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch),
@@ -187,8 +197,9 @@ int GenerateRun::run() {
               << deployment_.backend().description() << "\n";
   }
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sequences}, num_pages_);
-  loaded_ = std::chrono::steady_clock::now();
-  load_seconds_ = std::chrono::duration<double>(loaded_ - begin).count();
+  const auto loaded = std::chrono::steady_clock::now();
+  load_seconds_ = std::chrono::duration<double>(loaded - loaded_).count();
+  loaded_ = loaded;
 
   runtime::Engine engine(
       deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
@@ -208,10 +219,13 @@ int GenerateRun::run() {
   return finish(end);
 }
 
+// A resumed job whose requests are all answered needs no weights.
+bool GenerateRun::nothing_left() {
+  const std::uint8_t none = is_server() && job_->finished() == job_->totals().requests ? 1 : 0;
+  return gather_values(context_.world.all(), none).front() != 0;
+}
+
 runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
-  job_.emplace(*files_.input, *encoder_, files_.state, std::move(*files_.output),
-               runtime::ResultFormat{.model = model_name(options_.model.model),
-                                     .token_ids = options_.token_ids});
   std::vector<int> leaders;
   for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
     leaders.push_back(rank);
@@ -234,8 +248,7 @@ runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
     });
   };
   runtime::LocalWork work(server, engine, meanwhile);
-  const runtime::RunEnd end =
-      runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
+  const runtime::RunEnd end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
   server.reports().front().stats = engine.stats();
   server.reports().front().end = end;
   server.reports().front().done = true;
@@ -279,18 +292,19 @@ int GenerateRun::finish(runtime::RunEnd end) {
 void add_sampling_options(CLI::App& command, GenerateOptions& options) {
   runtime::SamplingParams& sampling = options.sampling;
   const auto add = [&](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)->capture_default_str()->group(
-        "Sampling (a request's own values win)");
+    command.add_option(name, value, help)
+        ->capture_default_str()
+        ->group("Sampling (a request's own values win)");
   };
   add("--max-tokens", sampling.max_tokens, "New tokens per request at most");
   add("--temperature", sampling.temperature, "0: greedy");
   add("--top-k", sampling.top_k, "Keep that many most probable tokens; 0: all");
   add("--top-p", sampling.top_p, "Keep the most probable tokens up to this mass; 1: all");
-  add("--seed", options.seed,
-      "Job seed: a request without a seed gets a hash of this and its id");
+  add("--seed", options.seed, "Job seed: a request without a seed gets a hash of this and its id");
   command
-      .add_option("--stop", sampling.stop, "Text that ends an answer and is left out of it; may be "
-                                           "given several times")
+      .add_option("--stop", sampling.stop,
+                  "Text that ends an answer and is left out of it; may be "
+                  "given several times")
       ->option_text("STR ...")
       ->allow_extra_args(false)
       ->group("Sampling (a request's own values win)");
@@ -304,11 +318,14 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_option("--input", options->input, "Requests, one JSON object a line")
       ->required()
       ->option_text("FILE.jsonl");
-  command->add_option("--output", options->output, "Answers, one JSON object a line; - is standard output")
+  command
+      ->add_option("--output", options->output,
+                   "Answers, one JSON object a line; - is standard output")
       ->required()
       ->option_text("FILE.jsonl");
   command->add_flag("--resume", options->resume, "Go on with an output that was interrupted");
-  command->add_flag("--dry-run", options->dry_run, "Read and check everything, print the plan, stop");
+  command->add_flag("--dry-run", options->dry_run,
+                    "Read and check everything, print the plan, stop");
   command->add_flag("--token-ids", options->token_ids, "Write the generated token ids as well");
   command->add_option("--report", options->report, "Write all figures as JSON")
       ->option_text("FILE.json");

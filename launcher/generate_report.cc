@@ -46,10 +46,8 @@ Derived derive(const GenerateFigures& figures) {
   const runtime::JobTotals& totals = figures.totals;
   const auto generated = static_cast<double>(totals.generated_tokens);
   return {ratio(generated, figures.run_seconds),
-          ratio(generated, static_cast<double>(totals.steps)),
-          mean(totals.ttft_ms),
-          percentile(totals.ttft_ms, 0.5),
-          percentile(totals.ttft_ms, 0.99)};
+          ratio(generated, static_cast<double>(totals.steps)), mean(totals.ttft_ms),
+          percentile(totals.ttft_ms, 0.5), percentile(totals.ttft_ms, 0.99)};
 }
 
 OrderedJson replica_json(const runtime::ReplicaReport& replica) {
@@ -80,8 +78,8 @@ std::string summary_text(const GenerateFigures& figures) {
   };
   line("requests", fmt::format("{} answered, {} failed, {} from an earlier run, of {}",
                                totals.answered, totals.failed, totals.resumed, totals.requests));
-  line("tokens", fmt::format("{} prompt, {} generated", totals.prompt_tokens,
-                             totals.generated_tokens));
+  line("tokens",
+       fmt::format("{} prompt, {} generated", totals.prompt_tokens, totals.generated_tokens));
   line("time", fmt::format("{:.2f} s, after {:.2f} s of loading", figures.run_seconds,
                            figures.load_seconds));
   line("generated tokens/s", fmt::format("{:.1f}", derived.tokens_per_second));
@@ -159,10 +157,9 @@ void ProgressLine::tick() {
     tokens += report.generated_tokens;
     running += report.running;
   }
-  const std::string line =
-      fmt::format("{}/{} requests, {} running, {} tokens, {:.0f} tok/s", job_.finished(),
-                  job_.totals().requests, running, tokens,
-                  static_cast<double>(tokens - last_tokens_) / seconds);
+  const std::string line = fmt::format("{}/{} requests, {} running, {} tokens, {:.0f} tok/s",
+                                       job_.finished(), job_.totals().requests, running, tokens,
+                                       static_cast<double>(tokens - last_tokens_) / seconds);
   std::cerr << (on_terminal_ ? "\r\x1b[K" + line : line + "\n") << std::flush;
   last_ = now;
   last_tokens_ = tokens;

@@ -54,8 +54,7 @@ void add_options(CLI::App& command, ClusterOptions& options) {
 }
 
 void add_options(CLI::App& command, BatchOptions& options) {
-  command
-      .add_option("--max-batch", options.max_batch, "Requests that run at once, per replica")
+  command.add_option("--max-batch", options.max_batch, "Requests that run at once, per replica")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str()
       ->group("Batching");

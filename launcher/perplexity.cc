@@ -58,16 +58,17 @@ int run_perplexity(const PerplexityOptions& options, Context& context) {
     ids = read_ids(options, deployment.config());
     if (ids.size() < 2) throw ConfigError("{}: fewer than two tokens", options.text);
   });
-  const auto pages = static_cast<std::int32_t>((options.context + runtime::kPageSize - 1) /
-                                               runtime::kPageSize);
+  const auto pages =
+      static_cast<std::int32_t>((options.context + runtime::kPageSize - 1) / runtime::kPageSize);
   deployment.load({.max_rows = kRowsAtOnce, .max_sampled = kRowsAtOnce}, pages);
   context.world.enter("perplexity");
   const bool speaks = context.world.rank() == 0;
-  const runtime::PerplexityResult result = runtime::perplexity(
-      deployment.model(), deployment.backend(), deployment.cache(), ids, options.context,
-      kRowsAtOnce, [&](std::int64_t done) {
-        if (speaks) std::cerr << "scored " << done << " of " << ids.size() << " tokens\n";
-      });
+  const runtime::PerplexityResult result =
+      runtime::perplexity(deployment.model(), deployment.backend(), deployment.cache(), ids,
+                          options.context, kRowsAtOnce, [&](std::int64_t done) {
+                            if (speaks)
+                              std::cerr << "scored " << done << " of " << ids.size() << " tokens\n";
+                          });
   if (speaks) {
     runtime::OrderedJson report;
     report["model"] = options.model.model;

@@ -106,8 +106,7 @@ void add_tokenize(CLI::App& app, Action& action) {
   command->add_option("--input", options->input, "Lines to convert; - is standard input")
       ->capture_default_str()
       ->option_text("FILE");
-  auto* decode =
-      command->add_flag("--decode", options->decode, "Lists of ids to strings instead");
+  auto* decode = command->add_flag("--decode", options->decode, "Lists of ids to strings instead");
   auto* chat = command->add_flag("--chat", options->chat,
                                  "Lines are lists of messages, put through the chat template");
   command->add_flag("--special", options->special,

@@ -78,11 +78,12 @@ struct Watchdog::Peer {
 };
 
 Watchdog::Watchdog(std::shared_ptr<Board> board, std::string host, Signals& signals,
-                   bool watch_parent)
+                   bool watch_parent, std::function<void()> before_end)
     : board_(std::move(board)),
       host_(std::move(host)),
       signals_(signals),
       parent_(watch_parent ? getppid() : 0),
+      before_end_(std::move(before_end)),
       wake_(eventfd(0, EFD_CLOEXEC)) {
   check(wake_ >= 0, "eventfd: {}", std::strerror(errno));
   for (int local_rank = 0; local_rank < board_->local_size(); ++local_rank) {
@@ -115,11 +116,11 @@ void Watchdog::watch() {
     if (polled[0].revents != 0) return;
     check_peers();
     if (parent_ != 0 && getppid() != parent_) {
-      end(kPeerDiedExit, fmt::format("paceline: the launcher of rank {} on {} died in {}",
-                                     board_->entry(board_->local_rank()).world_rank, host_,
-                                     board_->entry(board_->local_rank()).phase));
+      report_and_end(fmt::format("paceline: the launcher of rank {} on {} died in {}",
+                                 board_->entry(board_->local_rank()).world_rank, host_,
+                                 board_->entry(board_->local_rank()).phase));
     }
-    if (signals_.insisted()) _exit(128 + signals_.last());
+    if (signals_.insisted()) end(128 + signals_.last());
   }
 }
 
@@ -133,19 +134,24 @@ void Watchdog::check_peers() {
     if (!ended) continue;
     peer.watched = false;
     if (entry.signed_off || entry.gave_up) continue;
-    end(kPeerDiedExit,
+    report_and_end(
         fmt::format("paceline: rank {} on {} died in {}", entry.world_rank, host_, entry.phase));
   }
   const auto now = std::chrono::steady_clock::now();
   if (!giving_up_) {
     last_whole_ = now;
   } else if (now - last_whole_ > kGrace) {
-    _exit(kPeerDiedExit);
+    end(kPeerDiedExit);
   }
 }
 
-void Watchdog::end(int code, std::string_view line) {
+void Watchdog::report_and_end(std::string_view line) {
   if (board_->claim_report()) write_line(line);
+  end(kPeerDiedExit);
+}
+
+void Watchdog::end(int code) {
+  if (before_end_) before_end_();
   _exit(code);
 }
 

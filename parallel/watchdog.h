@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -68,7 +69,9 @@ inline constexpr int kPeerDiedExit = 1;
 /// All processes of the board must have registered before, and construct this before any ends.
 class Watchdog {
  public:
-  Watchdog(std::shared_ptr<Board> board, std::string host, Signals& signals, bool watch_parent);
+  /// `before_end` runs in the watchdog's thread before it ends the process.
+  Watchdog(std::shared_ptr<Board> board, std::string host, Signals& signals, bool watch_parent,
+           std::function<void()> before_end);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -80,14 +83,16 @@ class Watchdog {
   struct Peer;
   void watch();
   void check_peers();
-  [[noreturn]] void end(int code, std::string_view line);
+  [[noreturn]] void end(int code);
+  [[noreturn]] void report_and_end(std::string_view line);
 
   std::shared_ptr<Board> board_;
   std::string host_;
   Signals& signals_;
   pid_t parent_;  // 0: not watched
+  std::function<void()> before_end_;
   std::vector<Peer> peers_;
-  int wake_ = -1;  // an eventfd: the destructor's call
+  int wake_ = -1;           // an eventfd: the destructor's call
   bool giving_up_ = false;  // this process or a peer has
   std::chrono::steady_clock::time_point last_whole_ = std::chrono::steady_clock::now();
   std::thread thread_;

@@ -65,6 +65,17 @@ std::vector<int> union_of_cpus(const std::vector<Introduction>& ranks,
   return cpus;
 }
 
+/// Removes the shared memory files that Open MPI mapped into this process, its own and its peers':
+/// a rank that ends without MPI_Finalize leaves them in /dev/shm, megabytes each, for good.
+void remove_segment_files() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const std::size_t path = line.find('/');
+    if (path == std::string::npos || line.ends_with(" (deleted)")) continue;
+    if (line.find("/vader_segment.") != std::string::npos) unlink(line.c_str() + path);
+  }
+}
+
 /// "1, 2, 4 or 8"
 std::string divisors_of(int size) {
   std::vector<int> divisors;
@@ -149,7 +160,8 @@ struct World::State {
     }
     board->enter("start");
     node->barrier();
-    watchdog = std::make_unique<Watchdog>(board, host, signals, ranks.size() > 1);
+    watchdog =
+        std::make_unique<Watchdog>(board, host, signals, ranks.size() > 1, remove_segment_files);
     node->barrier();
   }
 
@@ -239,6 +251,7 @@ void World::abort(int code, std::string_view message) {
         fmt::format("paceline: {} in {}: {}", name(rank()), state_->rank_state.phase(), message));
   }
   state_->board->give_up();  // from here on the watchdogs end all ranks if MPI does not
+  remove_segment_files();
   MPI_Abort(MPI_COMM_WORLD, code);
   _exit(code);
 }

@@ -9,8 +9,10 @@ Writes into --output (tests/data/tokenizer):
 SmolLM2's vocabulary comes from a GGUF file (--gguf); its full tokenizer is too large to commit, so
 smollm2_full_expected.json has the ids only and is used where the model has been imported.
 
-Needs the Python packages gguf and tokenizers. Tests read what is committed; run this only to change
-the fixtures. The version of `tokenizers` is written into every file.
+Needs the Python packages gguf and tokenizers. Their trainer breaks ties differently in each run, so
+the trained tokenizers, and what is expected of them, change with every run. Tests read what is
+committed; run this only to change the fixtures. The version of `tokenizers` is written into every
+file.
 """
 import argparse
 import copy

@@ -24,16 +24,16 @@ class DecisionHash {
   std::uint64_t hash_ = 0xcbf29ce484222325ULL;
 };
 
-/// The contract's fifth rule. Before each step the ranks of a replica exchange the hash of what they
-/// decided in the step before, and the leader's control.
+/// The contract's fifth rule. Before each step the ranks of a replica exchange the hash of what
+/// they decided in the step before, and the leader's control.
 class Agreement {
  public:
   /// `terminate` says whether this process has been asked to end.
   Agreement(parallel::Communicator& communicator, std::function<bool()> terminate)
       : communicator_(communicator), terminate_(std::move(terminate)) {}
 
-  /// Returns the leader's control on every rank. After it returns, the decisions of all earlier steps
-  /// are known to be equal. Throws FatalError naming two ranks that differ, and the step.
+  /// Returns the leader's control on every rank. After it returns, the decisions of all earlier
+  /// steps are known to be equal. Throws FatalError naming two ranks that differ, and the step.
   Control exchange(const Control& mine, std::uint64_t last_decisions);
 
   /// Some rank had been asked to end by the last exchange: the same answer on all ranks.

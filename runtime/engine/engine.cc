@@ -8,8 +8,7 @@
 namespace paceline::runtime {
 
 Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communicator& communicator,
-               const SchedulerLimits& limits, const kernels::KvPool& cache,
-               EngineHooks hooks)
+               const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks)
     : model_(model),
       backend_(backend),
       hooks_(std::move(hooks)),
@@ -18,8 +17,8 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       cache_(cache),
       sampling_(backend.allocate(static_cast<std::size_t>(limits.max_sequences) *
                                  sizeof(kernels::SamplingRow))),
-      tokens_(backend.allocate(static_cast<std::size_t>(limits.max_sequences) *
-                               sizeof(std::int32_t))) {
+      tokens_(
+          backend.allocate(static_cast<std::size_t>(limits.max_sequences) * sizeof(std::int32_t))) {
   check(limits.num_pages == cache.num_pages && limits.page_size == cache.page_size,
         "the scheduler and the cache differ in their pages");
 }
@@ -88,8 +87,8 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan,
   }
   ++stats_.steps;
   stats_.sampled_tokens += static_cast<std::int64_t>(events.size());
-  stats_.peak_pages = std::max(stats_.peak_pages,
-                               scheduler_.pages().size() - scheduler_.pages().free_pages());
+  stats_.peak_pages =
+      std::max(stats_.peak_pages, scheduler_.pages().size() - scheduler_.pages().free_pages());
   for (const TokenEvent& event : events) {
     if (event.end != EndReason::kNone) scheduler_.remove(event.uid);
   }

@@ -34,7 +34,7 @@ struct PhaseTimes {
 
 struct EngineStats {
   std::int64_t steps = 0;
-  std::int64_t context_rows = 0;     // prompt tokens fed, recomputed ones included
+  std::int64_t context_rows = 0;  // prompt tokens fed, recomputed ones included
   std::int64_t generation_rows = 0;
   std::int64_t sampled_tokens = 0;
   std::int64_t preemptions = 0;
@@ -44,7 +44,7 @@ struct EngineStats {
 
 /// What the engine asks of and tells the process around it.
 struct EngineHooks {
-  std::function<bool()> terminate;                     // has this process been asked to end?
+  std::function<bool()> terminate;                    // has this process been asked to end?
   std::function<void(std::string_view)> enter_phase;  // "prefill", "decode", "wait"
 };
 
@@ -55,9 +55,9 @@ class Engine {
   Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communicator& communicator,
          const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks);
 
-  /// One step (runtime/engine/step.cc shows it whole). The events returned are this step's own; they
-  /// are known to be equal on all ranks once the next call returns. After a control with `stop`
-  /// the step is empty, and no other may follow.
+  /// One step (runtime/engine/step.cc shows it whole). The events returned are this step's own;
+  /// they are known to be equal on all ranks once the next call returns. After a control with
+  /// `stop` the step is empty, and no other may follow.
   std::vector<TokenEvent> step(const Control& control);
 
   bool idle() const { return scheduler_.running() == 0 && scheduler_.waiting() == 0; }

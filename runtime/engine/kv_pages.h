@@ -7,8 +7,8 @@ namespace paceline::runtime {
 
 /// Hands out the pages of the key/value cache, counted by reference so that sequences with equal
 /// prefixes can share them. Deterministic: the same calls give the same pages, so every rank's page
-/// tables agree without a word. The page freed last is handed out first, which keeps the part of the
-/// cache that is ever touched small.
+/// tables agree without a word. The page freed last is handed out first, which keeps the part of
+/// the cache that is ever touched small.
 class KvPages {
  public:
   explicit KvPages(std::int32_t num_pages);

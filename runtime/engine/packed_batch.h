@@ -11,15 +11,15 @@ namespace paceline::runtime {
 /// One step's rows, as the model sees them: context rows first, generation rows after. All host
 /// memory; filled again each step without allocating once it has grown.
 struct PackedBatch {
-  std::vector<std::int32_t> tokens;         // [M]
-  std::vector<std::int32_t> positions;      // [M]
-  std::vector<kernels::RowPlace> rows;      // [M]
-  std::vector<std::int32_t> ancestors;      // slots, see RowPlace
-  std::vector<std::int32_t> page_table;     // [sequences, page_stride]
+  std::vector<std::int32_t> tokens;      // [M]
+  std::vector<std::int32_t> positions;   // [M]
+  std::vector<kernels::RowPlace> rows;   // [M]
+  std::vector<std::int32_t> ancestors;   // slots, see RowPlace
+  std::vector<std::int32_t> page_table;  // [sequences, page_stride]
   std::int64_t page_stride = 0;
-  std::vector<std::int32_t> sampled_rows;   // [R]: rows whose logits are needed
+  std::vector<std::int32_t> sampled_rows;      // [R]: rows whose logits are needed
   std::vector<kernels::SamplingRow> sampling;  // [R]
-  std::vector<Sequence*> sampled;           // [R]
+  std::vector<Sequence*> sampled;              // [R]
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
 };

@@ -25,7 +25,8 @@ struct ReplicaReport {
 /// replica calls it directly, the leaders of the others by messages that `serve` answers.
 class WorkServer {
  public:
-  /// `next(n)` gives up to n requests, fewer only when there are no more; `complete` takes a result.
+  /// `next(n)` gives up to n requests, fewer only when there are no more; `complete` takes a
+  /// result.
   struct Callbacks {
     std::function<std::vector<WorkItem>(std::size_t)> next;
     std::function<bool()> exhausted;

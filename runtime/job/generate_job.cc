@@ -33,9 +33,9 @@ std::vector<WorkItem> GenerateJob::next(std::size_t wanted) {
     try {
       Request request = input_.read(index);
       WorkItem item = encoder_.encode(request, static_cast<std::int64_t>(index));
-      running_.emplace(item.index,
-                       Running{std::move(request), static_cast<std::int64_t>(item.prompt.size()),
-                               item.seed});
+      running_.emplace(
+          item.index,
+          Running{std::move(request), static_cast<std::int64_t>(item.prompt.size()), item.seed});
       items.push_back(std::move(item));
     } catch (const RequestError& error) {
       fail(index, error, "invalid_request");
@@ -73,9 +73,8 @@ void GenerateJob::complete(const WorkResult& result) {
   answer.seed = info.seed;
   answer.ttft_ms = result.ttft_ms;
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  output_.write_line(
-      result_line(info.request, answer, format_,
-                  std::chrono::duration_cast<std::chrono::seconds>(now).count()));
+  output_.write_line(result_line(info.request, answer, format_,
+                                 std::chrono::duration_cast<std::chrono::seconds>(now).count()));
   checksum_.set_answer(index, token_digest(answer.token_ids));
   ++totals_.answered;
   totals_.prompt_tokens += info.prompt_tokens;

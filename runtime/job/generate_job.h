@@ -33,8 +33,8 @@ class GenerateJob {
   GenerateJob(const JsonlInput& input, const PromptEncoder& encoder, const OutputState& state,
               OutputFile output, ResultFormat format);
 
-  /// Up to `wanted` further requests that no earlier run finished. Writes the error line of one that
-  /// cannot be served.
+  /// Up to `wanted` further requests that no earlier run finished. Writes the error line of one
+  /// that cannot be served.
   std::vector<WorkItem> next(std::size_t wanted);
   bool exhausted() const { return next_ == input_.size(); }
   /// Writes the answer.

@@ -48,8 +48,7 @@ WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const
   const auto length = static_cast<std::int64_t>(item.prompt.size());
   if (length == 0) throw RequestError(field, "the prompt has no tokens");
   if (length >= limits_.max_positions) {
-    throw RequestError(field,
-                       "the prompt has {} tokens, which leaves no room in the context of {}",
+    throw RequestError(field, "the prompt has {} tokens, which leaves no room in the context of {}",
                        length, limits_.max_positions);
   }
   const std::int64_t new_tokens = std::min(sampling.max_tokens, limits_.max_positions - length);

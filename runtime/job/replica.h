@@ -14,8 +14,8 @@ namespace paceline::runtime {
 /// How a replica's run ended.
 enum class RunEnd { kDone, kTerminated };
 
-/// Runs the leader's side of a replica until the source is exhausted and every request has ended, or
-/// until one of its ranks asks for termination: running requests are dropped then, finished ones
+/// Runs the leader's side of a replica until the source is exhausted and every request has ended,
+/// or until one of its ranks asks for termination: running requests are dropped then, finished ones
 /// reported. A result is reported only once all ranks have agreed on the step that completed it.
 class ReplicaLeader {
  public:
@@ -31,8 +31,8 @@ class ReplicaLeader {
   const Tokenizer* tokenizer_;
   WorkSource& source_;
   std::map<std::uint64_t, GrowingAnswer> answers_;  // by uid
-  std::vector<WorkResult> unconfirmed_;      // completed in the last step
-  std::vector<std::uint64_t> cancels_;       // ended by a stop string: the engine must be told
+  std::vector<WorkResult> unconfirmed_;             // completed in the last step
+  std::vector<std::uint64_t> cancels_;  // ended by a stop string: the engine must be told
   std::uint64_t next_uid_ = 0;
 };
 

@@ -36,8 +36,8 @@ LlamaModel::LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint,
         kernels::Reduction::whole(hidden)));
   };
   const auto table = vocabulary_matrix("model.embed_tokens");
-  embedding_ = std::make_unique<parallel::VocabParallelEmbedding>(exchange_, table,
-                                                                  config_.vocab_size);
+  embedding_ =
+      std::make_unique<parallel::VocabParallelEmbedding>(exchange_, table, config_.vocab_size);
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     layers_.push_back(load_layer(reader, formats, layer));
   }
@@ -76,8 +76,7 @@ LlamaModel::Layer LlamaModel::load_layer(const WeightReader& reader, const Weigh
   const HostMatrix qkv[] = {rows("self_attn.q_proj", config_.q_width(), q),
                             rows("self_attn.k_proj", config_.kv_width(), kv),
                             rows("self_attn.v_proj", config_.kv_width(), kv)};
-  layer.qkv =
-      std::make_unique<parallel::ColumnParallelLinear>(backend_, kernels::concat_rows(qkv));
+  layer.qkv = std::make_unique<parallel::ColumnParallelLinear>(backend_, kernels::concat_rows(qkv));
   if (config_.qkv_bias) {
     std::vector<float> bias = reader.vector(prefix + "self_attn.q_proj.bias", config_.q_width(), q);
     for (const char* name : {"self_attn.k_proj.bias", "self_attn.v_proj.bias"}) {
@@ -87,13 +86,12 @@ LlamaModel::Layer LlamaModel::load_layer(const WeightReader& reader, const Weigh
     layer.qkv_bias = backend_.allocate(bias.size() * sizeof(float));
     backend_.upload(layer.qkv_bias.as<void>(), bias.data(), bias.size() * sizeof(float));
   }
-  layer.attention_out = row_parallel("self_attn.o_proj", config_.q_width(), q, plan_.heads,
-                                     config_.head_dim);
+  layer.attention_out =
+      row_parallel("self_attn.o_proj", config_.q_width(), q, plan_.heads, config_.head_dim);
   layer.ffn_norm =
       load_vector(reader, prefix + "post_attention_layernorm.weight", hidden, {0, hidden});
-  const HostMatrix gate_up[] = {
-      rows("mlp.gate_proj", config_.intermediate_size, plan_.ffn_cols),
-      rows("mlp.up_proj", config_.intermediate_size, plan_.ffn_cols)};
+  const HostMatrix gate_up[] = {rows("mlp.gate_proj", config_.intermediate_size, plan_.ffn_cols),
+                                rows("mlp.up_proj", config_.intermediate_size, plan_.ffn_cols)};
   layer.gate_up =
       std::make_unique<parallel::ColumnParallelLinear>(backend_, kernels::concat_rows(gate_up));
   layer.down =

@@ -16,8 +16,8 @@
 
 namespace paceline::runtime {
 
-/// One rank's part of a Llama-family model (Touvron et al. 2023; Mistral; Qwen2 with its biases) and
-/// the memory that a step needs. Every rank of the communicator makes the same calls.
+/// One rank's part of a Llama-family model (Touvron et al. 2023; Mistral; Qwen2 with its biases)
+/// and the memory that a step needs. Every rank of the communicator makes the same calls.
 class LlamaModel {
  public:
   struct Limits {
@@ -33,8 +33,8 @@ class LlamaModel {
   /// after the final norm, of batch.sampled_rows: [R, hidden], valid until the next forward.
   const float* forward(const PackedBatch& batch, const kernels::KvPool& cache);
 
-  /// Logits [rows, vocab] of hidden states [rows, hidden], rows <= max_sampled; on every rank, valid
-  /// until the next call.
+  /// Logits [rows, vocab] of hidden states [rows, hidden], rows <= max_sampled; on every rank,
+  /// valid until the next call.
   const float* logits(const float* hidden, std::int64_t rows);
 
   const ModelConfig& config() const { return config_; }

@@ -34,17 +34,15 @@ ShardPlan plan_shards(const ModelConfig& config, const WeightFormats& formats, i
   plan.rank = rank;
   plan.num_heads = config.num_heads;
   plan.num_kv_heads = config.num_kv_heads;
-  plan.heads =
-      parallel::deal(config.num_heads, std::lcm(group, config.head_dim) / config.head_dim,
-                     virtual_shards);
+  plan.heads = parallel::deal(config.num_heads, std::lcm(group, config.head_dim) / config.head_dim,
+                              virtual_shards);
   plan.ffn = parallel::deal(config.intermediate_size, group, virtual_shards);
   plan.shards = parallel::rank_shards(virtual_shards, tp, rank);
   plan.query_heads = parallel::rank_units(plan.heads, plan.shards);
   plan.kv_heads = parallel::kv_heads_for(plan.query_heads, config.num_heads, config.num_kv_heads);
   plan.ffn_cols = parallel::rank_units(plan.ffn, plan.shards);
-  plan.vocabulary =
-      parallel::rank_units(parallel::vocabulary_shards(config.vocab_size, virtual_shards),
-                           plan.shards);
+  plan.vocabulary = parallel::rank_units(
+      parallel::vocabulary_shards(config.vocab_size, virtual_shards), plan.shards);
   return plan;
 }
 
@@ -58,10 +56,9 @@ std::size_t weight_bytes(const ModelConfig& config, const WeightFormats& formats
   const std::int64_t q = plan.query_heads.size() * config.head_dim;
   const std::int64_t kv = plan.kv_heads.size() * config.head_dim;
   const std::int64_t ffn = plan.ffn_cols.size();
-  const std::size_t layer = matrix(formats.linear, q + 2 * kv + 2 * ffn, hidden) +
-                            matrix(formats.linear, hidden, q) +
-                            matrix(formats.linear, hidden, ffn) +
-                            static_cast<std::size_t>(2 * hidden) * sizeof(float);
+  const std::size_t layer =
+      matrix(formats.linear, q + 2 * kv + 2 * ffn, hidden) + matrix(formats.linear, hidden, q) +
+      matrix(formats.linear, hidden, ffn) + static_cast<std::size_t>(2 * hidden) * sizeof(float);
   const std::size_t table = matrix(formats.vocabulary, plan.vocabulary.size(), hidden);
   return static_cast<std::size_t>(config.num_layers) * layer +
          (config.tie_word_embeddings ? 1 : 2) * table +

@@ -132,11 +132,10 @@ WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& co
   check_groups(linears, formats.linear);
   check_groups(vocabulary, formats.vocabulary);
   if (formats.linear != stored || formats.vocabulary != stored_vocabulary) {
-    formats.conversion =
-        fmt::format("weights converted at load: {} to {}, vocabulary {} to {}",
-                    kernels::format_name(stored), kernels::format_name(formats.linear),
-                    kernels::format_name(stored_vocabulary),
-                    kernels::format_name(formats.vocabulary));
+    formats.conversion = fmt::format(
+        "weights converted at load: {} to {}, vocabulary {} to {}", kernels::format_name(stored),
+        kernels::format_name(formats.linear), kernels::format_name(stored_vocabulary),
+        kernels::format_name(formats.vocabulary));
   }
   return formats;
 }

@@ -20,7 +20,7 @@ WeightChoice parse_weight_choice(std::string_view name);
 
 /// The formats that a choice comes to on one checkpoint.
 struct WeightFormats {
-  kernels::WeightFormat linear = kernels::WeightFormat::kFp32;  // attention and FFN matrices
+  kernels::WeightFormat linear = kernels::WeightFormat::kFp32;      // attention and FFN matrices
   kernels::WeightFormat vocabulary = kernels::WeightFormat::kFp32;  // embedding and output matrix
   /// What differs from the checkpoint, for the user; empty if nothing is converted.
   std::string conversion;

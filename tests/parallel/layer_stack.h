@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "kernels/api.h"
 #include "parallel/linear.h"
-#include "tests/parallel/partial_reference_backend.h"
 
 namespace paceline::parallel {
 
@@ -34,7 +34,8 @@ struct LayerStack {
 
   /// Logits [tokens.size(), vocab] as computed by this rank of the group.
   std::vector<float> logits(Communicator& group, const std::vector<std::int32_t>& tokens) const {
-    PartialReferenceBackend backend;
+    const auto reference = kernels::make_reference_backend();
+    kernels::Backend& backend = *reference;
     ExchangeWorkspace exchange(backend, group, virtual_shards);
     const IndexRange shards = rank_shards(virtual_shards, group.size(), group.rank());
     const auto dealt = deal(heads, 1, virtual_shards);

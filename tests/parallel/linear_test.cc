@@ -60,11 +60,11 @@ TEST(EmbeddingTest, OneRankAndManyGiveTheTablesRow) {
   const std::vector<float> values = kernels::to_fp32(table);
   RankState state;
   run_ranks(3, kSharedChunk, state, [&](Communicator& group) {
-    PartialReferenceBackend backend;
-    ExchangeWorkspace exchange(backend, group, 8);
+    const auto backend = kernels::make_reference_backend();
+    ExchangeWorkspace exchange(*backend, group, 8);
     const IndexRange part = rank_units(vocabulary_shards(100, 8), rank_shards(8, 3, group.rank()));
     VocabParallelEmbedding embedding(
-        exchange, backend.pack(kernels::take_rows(table, {&part, 1}), Reduction::whole(64)), 100);
+        exchange, backend->pack(kernels::take_rows(table, {&part, 1}), Reduction::whole(64)), 100);
     std::vector<float> out(64);
     for (std::int32_t token = 0; token < 100; ++token) {
       embedding.forward(&token, out.data(), 1);
@@ -75,15 +75,15 @@ TEST(EmbeddingTest, OneRankAndManyGiveTheTablesRow) {
 
 TEST(RowParallelTest, RefusesShardsThatAreNotTheRanks) {
   const LayerStack stack;
-  PartialReferenceBackend backend;
+  const auto backend = kernels::make_reference_backend();
   const auto single = make_single();
-  ExchangeWorkspace exchange(backend, *single, 2);
+  ExchangeWorkspace exchange(*backend, *single, 2);
   const kernels::HostMatrix weight = stack.random_matrix(4, 64, 1);
   const std::vector<IndexRange> halves = {{0, 32}, {32, 64}};
   EXPECT_NO_THROW(RowParallelLinear(exchange, weight, halves, 0));
   EXPECT_THROW(RowParallelLinear(exchange, weight, halves, 1), FatalError);
   EXPECT_THROW(RowParallelLinear(exchange, weight, std::span(halves).first(1), 0), FatalError);
-  EXPECT_THROW(ExchangeWorkspace(backend, *single, 0), FatalError);
+  EXPECT_THROW(ExchangeWorkspace(*backend, *single, 0), FatalError);
 }
 
 }  // namespace

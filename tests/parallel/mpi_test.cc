@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -166,6 +167,17 @@ TEST_P(MpiTest, SplitLayersGiveTheBitsOfOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(Ranks, MpiTest, ::testing::Values(1, 2, 3, 4, 8));
 
+/// The files of Open MPI's shared memory that a process has mapped.
+std::set<std::string> segment_files_of(pid_t pid) {
+  std::set<std::string> files;
+  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/vader_segment.") != std::string::npos)
+      files.insert(line.substr(line.find('/')));
+  }
+  return files;
+}
+
 class ExchangeTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(ExchangeTest, ARankThatNeverArrivesIsNamed) {
@@ -186,12 +198,14 @@ TEST_P(ExchangeTest, ADeadRankTakesTheJobDownWithOneLine) {
       Job job(3, {mode, GetParam(), "prefill"});
       const auto pids = job.wait_for_ranks(3);
       ASSERT_EQ(pids.size(), 3u) << job.output();
+      const std::set<std::string> files = segment_files_of(pids.at(victim));
       kill(pids.at(victim), SIGKILL);
       EXPECT_GT(job.finish(std::chrono::seconds(10)), 0);
       ASSERT_EQ(job.complaints().size(), 1u) << job.output();
       EXPECT_THAT(job.complaints()[0],
                   MatchesRegex(fmt::format("paceline: rank {} on [^ ]* died in prefill", victim)));
       EXPECT_TRUE(job.all_gone());
+      for (const std::string& file : files) EXPECT_FALSE(std::filesystem::exists(file)) << file;
     }
   }
 }

@@ -61,7 +61,7 @@ class Processes {
       const auto board = std::make_shared<Board>(segment_, rank, kCount, rank + 4);
       board->enter("load");
       while (registered(*board) < kCount) usleep(1000);
-      Watchdog watchdog(board, "node1", signals, false);
+      Watchdog watchdog(board, "node1", signals, false, [] {});
       ready().fetch_add(1);
       for (;;) {
         const int command = commands()[rank].load();

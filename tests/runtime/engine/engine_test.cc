@@ -107,9 +107,7 @@ TEST(Engine, ARankThatDecidesDifferentlyStopsTheJob) {
     Agreement agreement(communicator, [&stop] { return stop; });
     agreement.exchange({}, 7);
     // What the last step decided: rank 1 is off.
-    const auto disagree = [&] {
-      agreement.exchange({}, communicator.rank() == 0 ? 1234u : 1235u);
-    };
+    const auto disagree = [&] { agreement.exchange({}, communicator.rank() == 0 ? 1234u : 1235u); };
     try {
       disagree();
       FAIL() << "accepted";

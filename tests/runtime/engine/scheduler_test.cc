@@ -19,7 +19,8 @@ EngineRequest request(std::uint64_t uid, std::int32_t prompt, std::int32_t max_n
   return made;
 }
 
-// What the engine does after a forward: every planned row is computed, every sampled token appended.
+// What the engine does after a forward: every planned row is computed, every sampled token
+// appended.
 void accept(Scheduler& scheduler, const StepPlan& plan) {
   for (const auto* group : {&plan.context, &plan.generation}) {
     for (const PlannedRows& planned : *group) {

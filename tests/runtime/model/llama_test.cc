@@ -39,7 +39,8 @@ TEST_P(FixtureModels, LogitsEqualTransformers) {
     for (const Json& expected : prompt.at("logits")) {
       ASSERT_EQ(expected.size(), vocab);
       for (std::size_t token = 0; token < vocab; ++token) {
-        worst = std::max(worst, std::abs(expected[token].get<float>() - logits[row * vocab + token]));
+        worst =
+            std::max(worst, std::abs(expected[token].get<float>() - logits[row * vocab + token]));
       }
       ++row;
     }
@@ -95,7 +96,8 @@ TEST(ShardPlan, DealsWholeQuantizationGroups) {
   config.head_dim = 16;
   config.intermediate_size = 96;
   config.vocab_size = 100;
-  const WeightFormats int4{kernels::WeightFormat::kInt4Group, kernels::WeightFormat::kInt8Group, ""};
+  const WeightFormats int4{kernels::WeightFormat::kInt4Group, kernels::WeightFormat::kInt8Group,
+                           ""};
   const ShardPlan plan = plan_shards(config, int4, 8, 4, 0);
   using Range = kernels::IndexRange;
   EXPECT_EQ(plan.heads[0], (Range{0, 2}));
@@ -112,7 +114,8 @@ TEST(ShardPlan, DealsWholeQuantizationGroups) {
 }
 
 TEST(NumericsId, NamesWhatBitsDependOn) {
-  const WeightFormats int4{kernels::WeightFormat::kInt4Group, kernels::WeightFormat::kInt8Group, ""};
+  const WeightFormats int4{kernels::WeightFormat::kInt4Group, kernels::WeightFormat::kInt8Group,
+                           ""};
   EXPECT_EQ(numerics_id("cpu", int4, 8, kernels::KvFormat::kBf16),
             "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256");
 }

@@ -1,0 +1,158 @@
+"""Tests of what decides equal or not: python3 -m unittest discover -s tests/equality"""
+
+import doctest
+import importlib.machinery
+import importlib.util
+import json
+import pathlib
+import struct
+import tempfile
+import unittest
+
+import cases
+import command
+import suite
+import twins
+
+
+def load_script(name):
+    """A script of this folder as a module."""
+    path = pathlib.Path(__file__).resolve().parent / name
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+class Compare(unittest.TestCase):
+    REPORT = {"numerics_id": "cpu,w=fp32", "checksum": "aa"}
+
+    def job(self, answers, **report):
+        return answers, {**self.REPORT, **report}, ["paceline", "generate"]
+
+    def compare(self, answers, same_input=True, **report):
+        expected = self.job({"a": [1, 2, 3], "b": [4, 5]})
+        suite.compare(expected, self.job(answers, **report), same_input)
+
+    def test_the_same_tokens_pass_and_so_do_some_of_the_requests(self):
+        self.compare({"a": [1, 2, 3], "b": [4, 5]})
+        self.compare({"b": [4, 5]}, same_input=False, checksum="bb")
+
+    def test_another_token_is_named(self):
+        with self.assertRaisesRegex(command.RunFailed, "b: token 1 is 6, expected 5"):
+            self.compare({"a": [1, 2, 3], "b": [4, 6]})
+
+    def test_an_answer_that_is_too_short_or_too_long_is_named(self):
+        with self.assertRaisesRegex(command.RunFailed, "a: token 2 is None, expected 3"):
+            self.compare({"a": [1, 2]})
+        with self.assertRaisesRegex(command.RunFailed, "b: token 2 is 7, expected None"):
+            self.compare({"b": [4, 5, 7]})
+
+    def test_other_numerics_or_another_checksum_are_named(self):
+        with self.assertRaisesRegex(command.RunFailed, "numerics_id is cpu,w=bf16"):
+            self.compare({"a": [1, 2, 3]}, same_input=False, numerics_id="cpu,w=bf16")
+        with self.assertRaisesRegex(command.RunFailed, "checksum is bb, expected aa"):
+            self.compare({"a": [1, 2, 3], "b": [4, 5]}, checksum="bb")
+
+
+class SmallPool(unittest.TestCase):
+    def check(self, *replicas):
+        report = {"replicas": [{"preemptions": preemptions, "peak_kv_pages": pages}
+                               for preemptions, pages in replicas]}
+        suite.check_pool(report, ["paceline"])
+
+    def test_one_replica_that_preempts_is_enough(self):
+        self.check((0, 9), (2, 11))
+
+    def test_no_preemption_or_too_many_pages_fail(self):
+        with self.assertRaisesRegex(command.RunFailed, "no preemption"):
+            self.check((0, 11), (0, 10))
+        with self.assertRaisesRegex(command.RunFailed, "12 KV pages were used of 11"):
+            self.check((1, 12))
+
+    def test_memory_follows_the_fullest_rank(self):
+        """9 heads in atoms of one on 8 shards: shard 0 has heads 0 and 1, shard i head i + 1. On 8
+        ranks each reads one KV head of 32 columns: 11 pages of 2 layers x K and V x 32 x 32 x 4."""
+        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(8), 11 * 2 * 2 * 32 * 32 * 4)
+        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(1), 3 * 11 * 2 * 2 * 32 * 32 * 4)
+        # 3 ranks: heads 0-2, 3-5, 6-8, one KV head each; bf16 halves it.
+        self.assertEqual(cases.Case("uneven", "bf16").kv_memory(3), 11 * 2 * 2 * 32 * 32 * 2)
+
+
+class Twins(unittest.TestCase):
+    def test_a_pair_differs_by_signs_of_tiny_weights(self):
+        matrix = [[1.0] * 8, [2.0] * 8, [3.0] * 8]
+        twins.make_twins(matrix, "seed")
+        self.assertEqual([abs(weight) for weight in matrix[0]],
+                         [abs(weight) for weight in matrix[1]])
+        differing = [i for i in range(8) if matrix[0][i] != matrix[1][i]]
+        self.assertEqual(len(differing), twins.TINY_COLUMNS)
+        self.assertTrue(all(abs(matrix[0][i]) == twins.TINY for i in differing))
+        self.assertEqual(matrix[2], [3.0] * 8)  # it has no twin
+
+    def test_int8_rows_are_scaled_and_the_rest_of_the_file_is_kept(self):
+        tensors = {"lm_head.qweight": ("I8", [1, 4], struct.pack("<4b", 2, -4, 6, 8)),
+                   "lm_head.scales": ("F16", [1, 2], struct.pack("<2e", 0.5, 0.25)),
+                   "model.norm.weight": ("F32", [1], struct.pack("<f", 1.5))}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.safetensors"
+            twins.write_safetensors(path, tensors)
+            read = twins.read_safetensors(path)
+        self.assertEqual(read, tensors)
+        self.assertEqual(twins.vocabulary_matrix(read, "lm_head"), [[1.0, -2.0, 1.5, 2.0]])
+        self.assertEqual(list(read), ["model.norm.weight"])
+
+
+class TeacherForced(unittest.TestCase):
+    CASES = [{"ids": [9], "greedy": [1, 2, 3], "margins": [1.0, 0.0001, 1.0]}]
+
+    def setUp(self):
+        self.follow = load_script("teacher_forced").follow
+        self.asked = []
+
+    def run_with(self, *answers):
+        replies = iter(answers)
+
+        def answer(requests):
+            self.asked += [(request["prompt"], request["max_tokens"]) for request in requests]
+            return {"chat-0": next(replies)}
+
+        return self.follow(self.CASES, answer)
+
+    def test_a_run_that_never_differs_is_one_request(self):
+        self.assertEqual(self.run_with([1, 2, 3]), (3, [], []))
+        self.assertEqual(self.asked, [([9], 3)])
+
+    def test_a_near_tie_may_fall_either_way_and_the_rest_follows_the_fixture(self):
+        compared, ties, failures = self.run_with([1, 7, 8], [3])
+        self.assertEqual((compared, len(ties), failures), (3, 1, []))
+        self.assertEqual(self.asked, [([9], 3), ([9, 1, 2], 1)])
+
+    def test_a_choice_that_was_clear_may_not_differ(self):
+        compared, ties, failures = self.run_with([5, 2, 3], [2, 3])
+        self.assertEqual((compared, ties), (3, []))
+        self.assertIn("chat-0, token 0: 5, where transformers chose 1", failures[0])
+
+    def test_an_answer_that_ends_early_differs_there(self):
+        compared, _, failures = self.run_with([1, 2], [])
+        self.assertEqual(compared, 3)
+        self.assertIn("token 2: None, where transformers chose 3", failures[0])
+
+
+class Requests(unittest.TestCase):
+    def test_they_are_the_same_every_time_half_of_them_greedy(self):
+        requests = cases.CASES[0].requests()
+        self.assertEqual(json.dumps(requests), json.dumps(cases.CASES[0].requests()))
+        self.assertEqual(len({request["custom_id"] for request in requests}), 16)
+        self.assertEqual(sum("temperature" not in request for request in requests), 8)
+        self.assertTrue(any("temperature" in request and "seed" not in request
+                            for request in requests))
+
+
+def load_tests(loader, tests, pattern):
+    tests.addTests(doctest.DocTestSuite(command))
+    return tests
+
+
+if __name__ == "__main__":
+    unittest.main()
