@@ -162,6 +162,11 @@ class Job:
             expect(False, f"still running after {deadline:.0f} s", self)
         return self.exit_code()
 
+    def wait_gone_by_itself(self):
+        """For a run that should end because of what it meets: first that, then as wait_gone."""
+        self.wait_until(self.ended)
+        return self.wait_gone()
+
     def wait_gone(self):
         """Until no process is left, within GONE_WITHIN. Returns the exit code."""
         end = time.monotonic() + GONE_WITHIN

@@ -28,13 +28,14 @@ def check_death(suite, job, victims, output, reference):
     expect(found, f"unexpected line: {complaints[0]}", job)
     expect(int(found.group(1)) in victims, f"killed {victims}, told: {complaints[0]}", job)
     expect(found.group(3) in PHASES, f"unknown phase: {complaints[0]}", job)
-    suite.phases[found.group(3)] += 1
+    suite.count_kill(found.group(3))
 
 
 class Disturbed:
     """An output under repeated attack: every kill resumes what the one before left."""
 
-    def __init__(self, suite, name, model, source, reference, ranks, tp, more=()):
+    def __init__(self, suite, name, model, source, reference, ranks, tp, more=(), slowly=()):
+        """`more` options are for all runs, `slowly` for those that are attacked."""
         self.suite = suite
         self.rng = suite.rng(name)
         self.model = model
@@ -43,11 +44,12 @@ class Disturbed:
         self.reference = reference
         self.ranks = ranks
         self.more = ("--tp", tp, *more)
+        self.slowly = slowly
 
     def start(self):
-        resume = ["--resume"] if self.output.exists() else []
+        more = [*self.more, *self.slowly, *(["--resume"] if self.output.exists() else [])]
         return self.suite.generate(
-            self.model, self.source, self.output, *self.more, *resume, ranks=self.ranks
+            self.model, self.source, self.output, *more, ranks=self.ranks
         )
 
     def kill(self, rank, moment):
@@ -117,11 +119,13 @@ def _kill_at_work(suite, layouts, rounds):
     model = suite.models / "llama_gqa"
     prompts, answers = 100, 120
     source = inputs.two_part_requests(directory / "input.jsonl", prompts, answers)
-    more = ("--max-batch-tokens", 64, "--max-batch", 16)
-    reference = suite.reference(model, source, *more, ranks=2)
+    slowly = ("--max-batch-tokens", 64, "--max-batch", 16)
+    reference = suite.reference(model, source, ranks=2)
     for ranks, tp in layouts:
         name = f"work {ranks} {tp}"
-        attacked = Disturbed(suite, name, model, source, reference, ranks, tp, more)
+        attacked = Disturbed(
+            suite, name, model, source, reference, ranks, tp, slowly=slowly
+        )
         rng = attacked.rng
         for _ in range(rounds):
             for rank in (0, ranks - 1):

@@ -1,8 +1,9 @@
 """What all cases share: the program, a directory, undisturbed runs, the tally of kill points."""
 
 import collections
+import concurrent.futures
 import random
-import re
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -22,13 +23,19 @@ class Suite:
         self.passed = self.failed = 0
         self._root = Path(directory)
         self._count = 0
+        self._lock = threading.Lock()
 
     def directory(self):
         """A fresh one."""
-        self._count += 1
-        path = self._root / str(self._count)
+        with self._lock:
+            self._count += 1
+            path = self._root / str(self._count)
         path.mkdir()
         return path
+
+    def count_kill(self, phase):
+        with self._lock:
+            self.phases[phase] += 1
 
     def rng(self, name):
         """Random choices that depend on the case alone, so that --only repeats them."""
@@ -40,9 +47,10 @@ class Suite:
         return Job(self.paceline, self.words(model, source, output, *more), ranks, directory)
 
     def words(self, model, source, output, *more):
-        """The command line behind the program's name. One thread, as ranks share few cores."""
-        words = ["generate", "--model", model, "--input", source, "--output", output]
-        return [*words, "--threads", "1", *more]
+        """The command line behind the program's name. One thread unless told otherwise, as ranks
+        share few cores."""
+        words = ["generate", "--model", model, "--input", source, "--output", output, *more]
+        return words if "--threads" in more else [*words, "--threads", "1"]
 
     def reference(self, model, source, *more, ranks=0):
         """The answers of an undisturbed run."""
@@ -66,23 +74,24 @@ class Suite:
             expect(resumed == before, f"{before} lines were there, the summary says {resumed}", job)
             expect(answered + failed + resumed == requests, "the summary does not add up", job)
 
-    def run(self, cases, only):
-        for function in cases:
-            name = function.__name__
-            if only and not re.search(only, name):
-                continue
-            begin = time.monotonic()
-            wrong = None
-            try:
-                function(self)
-            except Failure as failure:
-                wrong = str(failure)
-            except Exception:  # pylint: disable=broad-except  # of the suite itself
-                wrong = traceback.format_exc()
-            seconds = time.monotonic() - begin
-            if wrong is None:
-                self.passed += 1
-                print(f"passed  {name} ({seconds:.1f} s)", flush=True)
-            else:
-                self.failed += 1
-                print(f"FAILED  {name} ({seconds:.1f} s): {wrong}", flush=True)
+    def run(self, cases, jobs):
+        """Runs cases, `jobs` at a time: most of their time they wait for mpirun."""
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(self._run_case, cases))
+
+    def _run_case(self, function):
+        begin = time.monotonic()
+        wrong = None
+        try:
+            function(self)
+        except Failure as failure:
+            wrong = str(failure)
+        except Exception:  # pylint: disable=broad-except  # of the suite itself
+            wrong = traceback.format_exc()
+        seconds = time.monotonic() - begin
+        with self._lock:
+            self.passed += wrong is None
+            self.failed += wrong is not None
+            text = "passed " if wrong is None else "FAILED "
+            detail = "" if wrong is None else f": {wrong}"
+            print(f"{text} {function.__name__} ({seconds:.1f} s){detail}", flush=True)
