@@ -114,9 +114,13 @@ struct World::State {
   }
 
   void start_mpi() {
-    // Without a launcher Open MPI would start a daemon for us, which we would never use. This is
-    // how a program passes it a setting; the user's own, if any, stays.
-    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    // Settings that a program passes to Open MPI this way; the user's own, if any, stay. Without a
+    // launcher it would start a daemon for us, which we would never use, and keep a folder of one
+    // name for all such processes of a user, which they remove under each other's feet.
+    if (std::getenv("PMIX_RANK") == nullptr) {
+      setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+      setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+    }
     int provided = 0;
     check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
     check(provided >= MPI_THREAD_FUNNELED, "this MPI cannot be used by a program with threads");
