@@ -135,8 +135,9 @@ std::vector<std::uint64_t> gather_peak_memory(parallel::Communicator& ranks) {
 }
 
 std::string model_name(const std::filesystem::path& directory) {
-  const std::filesystem::path whole = std::filesystem::weakly_canonical(directory);
-  return whole.filename().string();
+  // A trailing slash leaves no last part, "." and links leave the wrong one.
+  const std::filesystem::path whole = std::filesystem::weakly_canonical(directory / ".");
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
 }
 
 ProgressLine::ProgressLine(const runtime::GenerateJob& job,
