@@ -55,11 +55,11 @@ class Deployment {
   bool leads_replica() const { return replica_->rank() == 0; }
 
   const runtime::ModelConfig& config() const { return config_; }
-  /// Until `load`.
-  const runtime::Checkpoint& checkpoint() const { return *checkpoint_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }
   const std::string& numerics_id() const { return numerics_id_; }
+  /// runtime::model_fingerprint(), the same on every node. Empty but on each node's first rank.
+  const std::string& model_sha256() const { return model_sha256_; }
   kernels::Backend& backend() { return *backend_; }
   runtime::LlamaModel& model() { return *model_; }
   const runtime::KvCache& cache() const { return *cache_; }
@@ -67,6 +67,7 @@ class Deployment {
  private:
   void read_model(const ModelOptions& options);
   void make_backend(const ClusterOptions& options);
+  void compare_ranks();
 
   parallel::World& world_;
   int tp_ = 1;
@@ -79,6 +80,7 @@ class Deployment {
   parallel::Placement placement_;
   std::unique_ptr<kernels::Backend> backend_;
   std::string numerics_id_;
+  std::string model_sha256_;
   std::optional<runtime::KvCache> cache_;
   std::unique_ptr<runtime::LlamaModel> model_;
 };

@@ -11,7 +11,6 @@
 #include "launcher/deployment.h"
 #include "launcher/generate_report.h"
 #include "runtime/job/exchange.h"
-#include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
 namespace {
@@ -66,7 +65,7 @@ runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deploy
   const runtime::SamplingParams& sampling = options.sampling;
   runtime::OutputManifest manifest;
   manifest.input_sha256 = input.sha256();
-  manifest.model_sha256 = runtime::model_fingerprint(options.model.model, deployment.checkpoint());
+  manifest.model_sha256 = deployment.model_sha256();
   manifest.job_seed = options.seed;
   manifest.numerics_id = deployment.numerics_id();
   manifest.options = {{"max_tokens", std::to_string(sampling.max_tokens)},

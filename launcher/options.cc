@@ -1,6 +1,41 @@
 #include "launcher/options.h"
 
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <map>
+
 namespace paceline::launcher {
+
+namespace {
+
+// "512MB", "2 GB" or a plain number of bytes to that number; units are powers of 1000, or of 1024
+// with an i (MiB).
+std::string to_bytes(std::string& text) {
+  const std::string expected = "expected a size such as 512MB, 2GB or 1GiB, not " + text;
+  std::uint64_t count = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (parsed.ec != std::errc()) return expected;
+  std::string unit(parsed.ptr, text.data() + text.size());
+  std::erase(unit, ' ');
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char letter) { return std::tolower(letter); });
+  static const std::map<std::string, std::uint64_t> kUnits{{"", 1},
+                                                           {"b", 1},
+                                                           {"kb", 1000},
+                                                           {"mb", 1000'000},
+                                                           {"gb", 1000'000'000},
+                                                           {"kib", 1024},
+                                                           {"mib", 1024 * 1024},
+                                                           {"gib", 1024 * 1024 * 1024}};
+  const auto factor = kUnits.find(unit);
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 50;
+  if (factor == kUnits.end() || count > kMostBytes / factor->second) return expected;
+  text = std::to_string(count * factor->second);
+  return {};
+}
+
+}  // namespace
 
 void add_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model", options.model, "Hugging Face model directory")
@@ -68,7 +103,7 @@ void add_options(CLI::App& command, BatchOptions& options) {
       .add_option("--kv-memory", options.kv_memory,
                   "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
                   "requests of full length need, at most half of the free memory)")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(CLI::Validator(to_bytes, "SIZE", "size"))
       ->option_text("SIZE")
       ->group("Batching");
 }
