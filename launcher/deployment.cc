@@ -70,12 +70,13 @@ void together(parallel::World& world, const std::function<void()>& work) {
 }
 
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
-                       const ClusterOptions& cluster)
+                       const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
   world_.enter("configure");
   together(world_, [&] {
     tp_ = cluster.tp == 0 ? world_.size() : cluster.tp;
     read_model(model);
+    drafting_.emplace(draft, runtime::DraftedModel{model.model, config_, *checkpoint_});
   });
   replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
   together(world_, [&] {
@@ -159,6 +160,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
     }
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, *replica_);
+    drafting_->load(*model_, *backend_);
   });
   checkpoint_.reset();  // its pages would count as this rank's memory
 }

@@ -108,4 +108,34 @@ void add_options(CLI::App& command, BatchOptions& options) {
       ->group("Batching");
 }
 
+void add_options(CLI::App& command, DraftOptions& options) {
+  command
+      .add_option("--drafter", options.drafter,
+                  "Drafter directory (Apple's recurrent drafter format), or none")
+      ->option_text("DIR")
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--draft", options.shape,
+                  "Beams and tokens of each beam, up to 64x16; also the reach of --lookup")
+      ->option_text("WIDTHxDEPTH")
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--draft-nodes", options.max_nodes,
+                  "Keep only that many of the most probable nodes of a tree; 0: all")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_flag("--lookup", options.lookup,
+                "Also draft what followed the last tokens when they came before")
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--drafter-weights", options.weights, "Weight format to compute the drafter in")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+}
+
 }  // namespace paceline::launcher

@@ -21,7 +21,11 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       cache_(cache) {
   check(limits.num_pages == cache.num_pages && limits.page_size == cache.page_size,
         "the scheduler and the cache differ in their pages");
-  if (drafting_.drafter == nullptr) drafting_.shape = {};
+  if (drafting_.drafter == nullptr) {
+    drafting_.shape = {};
+  } else {
+    drafting_.shape.max_nodes = drafting_.drafter->most_nodes(drafting_.shape);
+  }
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
   states_ = backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
 }

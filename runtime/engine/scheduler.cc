@@ -5,15 +5,6 @@
 #include "kernels/core/error.h"
 
 namespace paceline::runtime {
-namespace {
-
-// Nodes that a tree of this shape may have.
-std::int32_t most_nodes(const drafter::DraftShape& shape) {
-  const std::int32_t all = shape.width * shape.depth;
-  return shape.max_nodes > 0 ? std::min(shape.max_nodes, all) : all;
-}
-
-}  // namespace
 
 std::int32_t StepPlan::rows() const {
   std::int32_t rows = 0;
@@ -152,11 +143,10 @@ bool Scheduler::prompts_wait() const {
 // Rows set aside for drafts before prompts take theirs: half of what is left while prompts wait.
 std::int32_t Scheduler::draft_rows(const StepPlan& plan, const drafter::DraftShape& shape,
                                    std::int32_t row_budget) const {
-  const std::int32_t nodes = most_nodes(shape);
   const auto requests = static_cast<std::int32_t>(plan.generation.size());
   const std::int32_t sampled = std::max(limits_.max_sampled, limits_.max_sequences);
   const std::int32_t rows = prompts_wait() ? row_budget / 2 : row_budget;
-  return std::min({rows, sampled - limits_.max_sequences, requests * nodes});
+  return std::min({rows, sampled - limits_.max_sequences, requests * shape.max_nodes});
 }
 
 // The same number of nodes for every request in generation, cut to what it can use: a branch no

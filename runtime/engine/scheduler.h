@@ -62,6 +62,8 @@ class Scheduler {
   /// may have ended by itself in the same step.
   void remove(std::uint64_t uid);
 
+  /// `shape` is what is to be drafted for every request in generation; its max_nodes are reserved
+  /// as far as there is room, and planned.draft says what a tree may have.
   StepPlan plan(const drafter::DraftShape& shape = {});
 
   Sequence* find(std::uint64_t uid);
