@@ -217,6 +217,10 @@ const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool
   return hidden_.as<float>();
 }
 
+void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows) {
+  embedding_->forward(tokens, out, rows);
+}
+
 const float* LlamaModel::logits(const float* hidden, std::int64_t rows) {
   output_->forward(hidden, logits_.as<float>(), rows);
   return logits_.as<float>();

@@ -37,6 +37,9 @@ class LlamaModel {
   /// valid until the next call.
   const float* logits(const float* hidden, std::int64_t rows);
 
+  /// Rows of the input embedding: tokens [rows] and out [rows, hidden] are device memory.
+  void embed(const std::int32_t* tokens, float* out, std::int64_t rows);
+
   const ModelConfig& config() const { return config_; }
   const ShardPlan& plan() const { return plan_; }
 
