@@ -59,6 +59,10 @@ class Backend {
   virtual void attention(const AttentionParams& params) = 0;
   virtual void silu_mul(const SiluMulParams& params) = 0;
   virtual void gather_rows(const GatherRowsParams& params) = 0;
+  virtual void join_rows(const JoinRowsParams& params) = 0;
+  virtual void activate(const ActivateParams& params) = 0;
+  virtual void top_log_probs(const TopLogProbsParams& params) = 0;
+  virtual void compact_kv(const CompactKvParams& params) = 0;
   virtual void select_tokens(const SelectTokensParams& params) = 0;
   virtual void token_log_probs(const TokenLogProbsParams& params) = 0;
 };

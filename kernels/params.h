@@ -189,6 +189,66 @@ struct GatherRowsParams {
   std::int64_t width = 0;
 };
 
+/// out[r] = (left[left_index[r]], right[r]).
+struct JoinRowsParams {
+  const float* left = nullptr;               // [., left_width]
+  const std::int32_t* left_index = nullptr;  // [rows]
+  const float* right = nullptr;              // [rows, right_width]
+  float* out = nullptr;                      // [rows, left_width + right_width]
+  std::int64_t rows = 0;
+  std::int64_t left_width = 0;
+  std::int64_t right_width = 0;
+};
+
+enum class Activation { kNone, kSilu };
+
+/// y = in + addend + bias, added in this order, what is null left out;
+/// out = residual ? residual + f(y) : f(y), with f(y) = y or y / (1 + exp(-y)).
+/// out may be any of the inputs [M, width].
+struct ActivateParams {
+  const float* in = nullptr;        // [M, width]
+  const float* addend = nullptr;    // [M, width] or null
+  const float* bias = nullptr;      // [width] or null
+  const float* residual = nullptr;  // [M, width] or null
+  Activation activation = Activation::kNone;
+  float* out = nullptr;  // [M, width]
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+};
+
+/// The k most probable tokens of every row, under a softmax over those alone.
+/// z[id] = (logit[id] - the row's largest) + 0, in fp32. The row's tokens ordered by z, descending,
+/// ties to the lower id; the first min(k, vocab) are kept; log_probs = z - log(sum of exp(z)) of
+/// the kept, in double, summed in that order and rounded once. A row with a logit that is not
+/// finite keeps none. Entries from counts[r] on are not written.
+struct TopLogProbsParams {
+  const float* logits = nullptr;   // [rows, vocab]
+  std::int32_t* ids = nullptr;     // [rows, k]
+  float* log_probs = nullptr;      // [rows, k]; -inf if the logit is that far below the largest
+  std::int32_t* counts = nullptr;  // [rows]
+  std::int64_t rows = 0;
+  std::int64_t vocab = 0;
+  std::int32_t k = 0;  // 1 ... kMaxTopLogProbs
+};
+inline constexpr std::int32_t kMaxTopLogProbs = 64;
+
+/// A key and value to be moved within their sequence, in every layer and head.
+struct KvMove {
+  std::int32_t sequence = 0;  // row of the page table
+  std::int32_t from = 0;      // slot
+  std::int32_t to = 0;        // slot, at most `from`
+  bool operator==(const KvMove&) const = default;
+};
+
+/// Moves keys and values into place, one move after the other. The moves of one sequence stand
+/// together, `to` ascending, so that none overwrites what a later one reads.
+struct CompactKvParams {
+  KvPool kv;
+  PageTable page_table;
+  const KvMove* moves = nullptr;  // [count]
+  std::int64_t count = 0;
+};
+
 /// How one row's token is chosen.
 struct SamplingRow {
   float temperature = 0;   // 0: greedy

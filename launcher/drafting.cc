@@ -40,8 +40,8 @@ Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& mod
 void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
   if (!files_) return;
   embedding_.emplace(model);
-  recurrent_ = std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_,
-                                                           backend);
+  recurrent_ =
+      std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
   files_.reset();
   if (lookup_) merged_.emplace(*recurrent_, *lookup_);
 }

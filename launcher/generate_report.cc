@@ -87,12 +87,9 @@ OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   json["acceptance_by_depth"] = acceptance_by_depth(stats);
   json["preemptions"] = stats.preemptions;
   json["peak_kv_pages"] = stats.peak_pages;
-  json["seconds"] = {{"agree", stats.time.agree},
-                     {"plan", stats.time.plan},
-                     {"draft", stats.time.draft},
-                     {"forward", stats.time.forward},
-                     {"select", stats.time.select},
-                     {"accept", stats.time.accept}};
+  json["seconds"] = {{"agree", stats.time.agree},   {"plan", stats.time.plan},
+                     {"draft", stats.time.draft},   {"forward", stats.time.forward},
+                     {"select", stats.time.select}, {"accept", stats.time.accept}};
   return json;
 }
 
@@ -119,14 +116,15 @@ std::string summary_text(const GenerateFigures& figures) {
     std::string shares;
     for (const double share : acceptance_by_depth(drafts)) shares += fmt::format(" {:.2f}", share);
     line("accepted by depth", shares.substr(1));
-    line("tree rows", fmt::format("{} verified, {:.0f} % saved by merging", drafts.tree_rows,
-                                  100 * ratio(static_cast<double>(drafts.saved_rows),
-                                              static_cast<double>(drafts.saved_rows +
-                                                                  drafts.tree_rows))));
+    line("tree rows",
+         fmt::format("{} verified, {:.0f} % saved by merging", drafts.tree_rows,
+                     100 * ratio(static_cast<double>(drafts.saved_rows),
+                                 static_cast<double>(drafts.saved_rows + drafts.tree_rows))));
     // A few unlucky trees say nothing; a thousand rows without a single hit do.
     if (drafts.accepted_at[0] == 0 && drafts.tree_rows >= 1000) {
-      text += "warning: no drafted token was accepted; was the drafter trained for this model, with "
-              "this chat template?\n";
+      text +=
+          "warning: no drafted token was accepted; was the drafter trained for this model, with "
+          "this chat template?\n";
     }
   }
   std::string memory;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/core/error.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels {
@@ -22,6 +23,18 @@ inline std::int64_t kv_offset(const KvPool& pool, const PageTable& table, std::i
 inline std::int32_t slot_of_position(const RowPlace& row, const std::int32_t* ancestors,
                                      std::int32_t position) {
   return position < row.base ? position : ancestors[row.first_ancestor + (position - row.base)];
+}
+
+/// Throws FatalError unless a move may follow the one before it (see CompactKvParams).
+inline void check_moves(const CompactKvParams& params) {
+  for (std::int64_t i = 0; i < params.count; ++i) {
+    const KvMove& move = params.moves[i];
+    check(move.to >= 0 && move.to <= move.from, "compact_kv: slot {} moved up to {}", move.from,
+          move.to);
+    if (i == 0 || params.moves[i - 1].sequence != move.sequence) continue;
+    check(params.moves[i - 1].to < move.to, "compact_kv: slot {} is written after slot {}", move.to,
+          params.moves[i - 1].to);
+  }
 }
 
 }  // namespace paceline::kernels

@@ -58,6 +58,14 @@ class CpuBackend final : public Backend {
   void gather_rows(const GatherRowsParams& params) override {
     cpu::gather_rows(params, row_ops_, pool_);
   }
+  void join_rows(const JoinRowsParams& params) override { cpu::join_rows(params, row_ops_, pool_); }
+  void activate(const ActivateParams& params) override { cpu::activate(params, row_ops_, pool_); }
+  void top_log_probs(const TopLogProbsParams& params) override {
+    cpu::top_log_probs(params, row_ops_, pool_);
+  }
+  void compact_kv(const CompactKvParams& params) override {
+    cpu::compact_kv(params, row_ops_, pool_);
+  }
   void select_tokens(const SelectTokensParams& params) override {
     cpu::select_tokens(params, row_ops_, pool_);
   }

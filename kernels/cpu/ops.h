@@ -16,6 +16,10 @@ void rope_append(const RopeAppendParams& params, const RowOps& ops, ThreadPool& 
 void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& pool);
 void silu_mul(const SiluMulParams& params, const RowOps& ops, ThreadPool& pool);
 void gather_rows(const GatherRowsParams& params, const RowOps& ops, ThreadPool& pool);
+void join_rows(const JoinRowsParams& params, const RowOps& ops, ThreadPool& pool);
+void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool);
+void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
+void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
 void token_log_probs(const TokenLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
 

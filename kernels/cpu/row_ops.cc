@@ -15,6 +15,7 @@
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/rows-inl.h"
 #include "kernels/cpu/select-inl.h"
+#include "kernels/cpu/top_log_probs-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace paceline::kernels::cpu {
@@ -28,6 +29,8 @@ const RowOps kRowOps = {
     .rope_append = rope_append,
     .silu_mul = silu_mul,
     .token_log_probs = token_log_probs,
+    .activate = activate,
+    .top_log_probs = top_log_probs,
     .attention_segment = attention_segment,
     .attention_merge = attention_merge,
     .attention_store = attention_store,

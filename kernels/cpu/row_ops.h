@@ -91,6 +91,8 @@ struct RowOps {
   void (*rope_append)(const RopeAppendParams&, IndexRange rows);
   void (*silu_mul)(const SiluMulParams&, IndexRange rows);
   void (*token_log_probs)(const TokenLogProbsParams&, IndexRange rows);
+  void (*activate)(const ActivateParams&, IndexRange rows);
+  void (*top_log_probs)(const TopLogProbsParams&, IndexRange rows);
 
   /// The state of the segment that starts at position `begin`, for the queries that see any of it.
   void (*attention_segment)(const AttentionParams&, const AttentionGroup&, std::int32_t begin,

@@ -71,6 +71,28 @@ void silu_mul(const SiluMulParams& params, IndexRange rows) {
   }
 }
 
+void activate(const ActivateParams& params, IndexRange rows) {
+  const FloatTag d;
+  const auto one = hn::Set(d, 1.0f);
+  const auto row_of = [&](const float* data, std::int64_t row) {
+    return data ? data + row * params.width : nullptr;
+  };
+  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+    const float* in = row_of(params.in, row);
+    const float* addend = row_of(params.addend, row);
+    const float* residual = row_of(params.residual, row);
+    float* out = params.out + row * params.width;
+    for (std::int64_t i = 0; i < params.width; i += kWidth) {
+      auto y = load_part(in, i, params.width);
+      if (addend) y = hn::Add(y, load_part(addend, i, params.width));
+      if (params.bias) y = hn::Add(y, load_part(params.bias, i, params.width));
+      if (params.activation == Activation::kSilu) y = hn::Div(y, hn::Add(one, exp(hn::Neg(y))));
+      if (residual) y = hn::Add(load_part(residual, i, params.width), y);
+      store_part(y, out, i, params.width);
+    }
+  }
+}
+
 void rope_table(const RopeTableParams& params, IndexRange rows) {
   const int half = params.head_dim / 2;
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {

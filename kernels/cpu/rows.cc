@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/core/error.h"
+#include "kernels/core/kv_address.h"
 #include "kernels/core/reduction.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/split.h"
@@ -61,6 +63,56 @@ void gather_rows(const GatherRowsParams& params, const RowOps&, ThreadPool& pool
     for (std::int64_t row = rows.begin; row < rows.end; ++row) {
       std::copy_n(params.in + params.index[row] * params.width, params.width,
                   params.out + row * params.width);
+    }
+  });
+}
+
+void join_rows(const JoinRowsParams& params, const RowOps&, ThreadPool& pool) {
+  const std::int64_t width = params.left_width + params.right_width;
+  split(pool, params.rows, rows_of(kCheapElements * 4, width), 1, [&](IndexRange rows) {
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      float* out = params.out + row * width;
+      std::copy_n(params.left + params.left_index[row] * params.left_width, params.left_width, out);
+      std::copy_n(params.right + row * params.right_width, params.right_width,
+                  out + params.left_width);
+    }
+  });
+}
+
+void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool) {
+  split(pool, params.rows, rows_of(kDearElements, params.width), 1,
+        [&](IndexRange rows) { ops.activate(params, rows); });
+}
+
+void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool) {
+  check(params.k > 0 && params.k <= kMaxTopLogProbs, "top_log_probs: k is {}, expected 1 to {}",
+        params.k, kMaxTopLogProbs);
+  split(pool, params.rows, rows_of(kDearElements, params.vocab), 1,
+        [&](IndexRange rows) { ops.top_log_probs(params, rows); });
+}
+
+void compact_kv(const CompactKvParams& params, const RowOps&, ThreadPool& pool) {
+  check_moves(params);
+  const KvPool& kv = params.kv;
+  const std::size_t element = kv.format == KvFormat::kFp32 ? 4 : 2;
+  const std::size_t bytes = static_cast<std::size_t>(kv.head_dim) * element;
+  // A layer's keys, or its values, are moved by one thread, in order.
+  const std::int64_t per_part = params.count * kv.num_heads * kv.head_dim;
+  split(pool, 2 * kv.num_layers, rows_of(kCheapElements * 4, per_part), 1, [&](IndexRange parts) {
+    for (std::int64_t part = parts.begin; part < parts.end; ++part) {
+      const auto row = [&](const KvMove& move, std::int32_t slot, int head) {
+        return kv.data + static_cast<std::size_t>(kv_offset(kv, params.page_table, move.sequence,
+                                                            slot, static_cast<int>(part / 2),
+                                                            static_cast<KvPart>(part % 2), head)) *
+                             element;
+      };
+      for (std::int64_t i = 0; i < params.count; ++i) {
+        const KvMove& move = params.moves[i];
+        if (move.from == move.to) continue;
+        for (int head = 0; head < kv.num_heads; ++head) {
+          std::memcpy(row(move, move.to, head), row(move, move.from, head), bytes);
+        }
+      }
     }
   });
 }

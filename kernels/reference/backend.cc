@@ -42,6 +42,12 @@ class ReferenceBackend final : public Backend {
   void attention(const AttentionParams& params) override { run(reference::attention, params); }
   void silu_mul(const SiluMulParams& params) override { run(reference::silu_mul, params); }
   void gather_rows(const GatherRowsParams& params) override { run(reference::gather_rows, params); }
+  void join_rows(const JoinRowsParams& params) override { run(reference::join_rows, params); }
+  void activate(const ActivateParams& params) override { run(reference::activate, params); }
+  void top_log_probs(const TopLogProbsParams& params) override {
+    run(reference::top_log_probs, params);
+  }
+  void compact_kv(const CompactKvParams& params) override { run(reference::compact_kv, params); }
   void select_tokens(const SelectTokensParams& params) override {
     run(reference::select_tokens, params);
   }

@@ -13,6 +13,10 @@ void rope_append(const RopeAppendParams& params);
 void attention(const AttentionParams& params);
 void silu_mul(const SiluMulParams& params);
 void gather_rows(const GatherRowsParams& params);
+void join_rows(const JoinRowsParams& params);
+void activate(const ActivateParams& params);
+void top_log_probs(const TopLogProbsParams& params);
+void compact_kv(const CompactKvParams& params);
 void select_tokens(const SelectTokensParams& params);
 void token_log_probs(const TokenLogProbsParams& params);
 

@@ -27,7 +27,8 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
     drafting_.shape.max_nodes = drafting_.drafter->most_nodes(drafting_.shape);
   }
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
-  states_ = backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
+  states_ =
+      backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
 }
 
 // Guesses a tree for each request in generation, from the hidden state that gave its last token.
@@ -66,13 +67,12 @@ std::vector<std::int32_t> Engine::select(const float* logits) {
   const std::size_t rows = batch_.sampling.size();
   std::vector<std::int32_t> tokens(rows);
   if (rows == 0) return tokens;
-  backend_.select_tokens({.logits = logits,
-                          .sampling = kernels::upload(backend_, sampling_, std::span(
-                              std::as_const(batch_.sampling))),
-                          .tokens = kernels::reserve<std::int32_t>(backend_, tokens_,
-                                                                   std::ssize(tokens)),
-                          .rows = static_cast<std::int64_t>(rows),
-                          .vocab = model_.config().vocab_size});
+  backend_.select_tokens(
+      {.logits = logits,
+       .sampling = kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling),
+       .tokens = kernels::reserve<std::int32_t>(backend_, tokens_, std::ssize(tokens)),
+       .rows = static_cast<std::int64_t>(rows),
+       .vocab = model_.config().vocab_size});
   backend_.download(tokens.data(), tokens_.as<void>(), rows * sizeof(std::int32_t));
   return tokens;
 }
@@ -127,14 +127,14 @@ void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Acc
 // Compacts the cache and keeps the hidden state of each sequence's last accepted row.
 void Engine::settle(const float* hidden) {
   if (!moves_.empty()) {
-    kernels::upload(backend_, moves_memory_, std::span(moves_));
+    kernels::upload<kernels::KvMove>(backend_, moves_memory_, moves_);
     backend_.compact_kv({.kv = cache_,
                          .page_table = model_.page_table(),
                          .moves = moves_memory_.as<kernels::KvMove>(),
                          .count = static_cast<std::int64_t>(moves_.size())});
   }
   if (drafting_.drafter == nullptr) return;
-  kernels::upload(backend_, state_rows_memory_, std::span(state_rows_));
+  kernels::upload<std::int32_t>(backend_, state_rows_memory_, state_rows_);
   backend_.gather_rows({.in = hidden,
                         .index = state_rows_memory_.as<std::int32_t>(),
                         .out = states_.as<float>(),
@@ -162,8 +162,9 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
   events.reserve(tokens.size());
   for (const SampledSequence& sampled : batch_.sampled) {
     const Sequence& sequence = *sampled.sequence;
-    const auto chosen = std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
-                                                  static_cast<std::size_t>(sampled.tree->size()) + 1);
+    const auto chosen =
+        std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
+                                  static_cast<std::size_t>(sampled.tree->size()) + 1);
     std::int32_t generated = sequence.generated();
     const drafter::Accepted accepted =
         drafter::accept(*sampled.tree, chosen, [&](std::int32_t token) {
@@ -180,8 +181,8 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
   }
   ++stats_.steps;
   stats_.sampled_tokens += static_cast<std::int64_t>(events.size());
-  stats_.peak_pages = std::max(stats_.peak_pages,
-                               scheduler_.pages().size() - scheduler_.pages().free_pages());
+  stats_.peak_pages =
+      std::max(stats_.peak_pages, scheduler_.pages().size() - scheduler_.pages().free_pages());
   last_decisions_ = decisions.value();
   return events;
 }

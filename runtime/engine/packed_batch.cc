@@ -94,8 +94,8 @@ void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, Packe
   clear(batch);
   for (const auto* group : {&plan.context, &plan.generation}) {
     for (const PlannedRows& planned : *group) {
-      batch.page_stride = std::max(batch.page_stride,
-                                   static_cast<std::int64_t>(planned.sequence->pages.size()));
+      batch.page_stride =
+          std::max(batch.page_stride, static_cast<std::int64_t>(planned.sequence->pages.size()));
     }
   }
   const std::size_t sequences = plan.context.size() + plan.generation.size();

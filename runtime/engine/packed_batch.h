@@ -14,20 +14,20 @@ namespace paceline::runtime {
 /// known token first, then those of its tree's nodes.
 struct SampledSequence {
   Sequence* sequence = nullptr;
-  std::int32_t table_row = 0;  // of the page table
-  std::int32_t first = 0;      // its first row with logits, counted among those
+  std::int32_t table_row = 0;                // of the page table
+  std::int32_t first = 0;                    // its first row with logits, counted among those
   const drafter::TokenTree* tree = nullptr;  // never null; empty for a prompt
 };
 
-/// One step's rows, as the model sees them: context rows first, generation rows after, each of these
-/// with its draft tree behind it. All host memory; filled again each step without allocating once
-/// it has grown.
+/// One step's rows, as the model sees them: context rows first, generation rows after, each of
+/// these with its draft tree behind it. All host memory; filled again each step without allocating
+/// once it has grown.
 struct PackedBatch {
-  std::vector<std::int32_t> tokens;            // [M]
-  std::vector<std::int32_t> positions;         // [M]
-  std::vector<kernels::RowPlace> rows;         // [M]
-  std::vector<std::int32_t> ancestors;         // slots, see RowPlace
-  std::vector<std::int32_t> page_table;        // [sequences, page_stride]
+  std::vector<std::int32_t> tokens;      // [M]
+  std::vector<std::int32_t> positions;   // [M]
+  std::vector<kernels::RowPlace> rows;   // [M]
+  std::vector<std::int32_t> ancestors;   // slots, see RowPlace
+  std::vector<std::int32_t> page_table;  // [sequences, page_stride]
   std::int64_t page_stride = 0;
   std::vector<std::int32_t> sampled_rows;      // [R]: rows whose logits are needed
   std::vector<kernels::SamplingRow> sampling;  // [R]

@@ -18,10 +18,10 @@ class PhaseClock {
 
 }  // namespace
 
-// The whole algorithm: agree on what came in; plan; guess a tree of next tokens for every request in
-// generation; feed prompt chunks, last tokens and trees as one packed batch; choose a token at every
-// node; accept the path on which the guesses equal the choices. Without a drafter the trees are
-// empty, and this is autoregressive decoding.
+// The whole algorithm: agree on what came in; plan; guess a tree of next tokens for every request
+// in generation; feed prompt chunks, last tokens and trees as one packed batch; choose a token at
+// every node; accept the path on which the guesses equal the choices. Without a drafter the trees
+// are empty, and this is autoregressive decoding.
 std::vector<TokenEvent> Engine::step(const Control& mine) {
   PhaseClock clock;
   hooks_.enter_phase("wait");
@@ -43,7 +43,8 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
   hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
   pack(plan, trees_, batch_);
   const float* hidden = model_.forward(batch_, cache_);
-  const float* logits = model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled_rows.size()));
+  const float* logits =
+      model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled_rows.size()));
   clock.lap(stats_.time.forward);
 
   const std::vector<std::int32_t> tokens = select(logits);

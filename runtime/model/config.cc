@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
+#include <optional>
 
 #include "kernels/core/error.h"
+#include "runtime/model/config_fields.h"
 
 namespace paceline::runtime {
 namespace {
@@ -16,102 +17,7 @@ constexpr std::int64_t kMaxHeads = 4096;
 constexpr std::int64_t kMaxHeadDim = 256;
 constexpr std::int64_t kMaxPositions = std::int64_t{1} << 26;
 
-/// A JSON value for a message: itself if it is short, else its type.
-std::string shown(const Json& value) {
-  constexpr std::size_t kMaxShown = 80;
-  if (value.is_structured() && value.size() > kMaxShown) return value.type_name();
-  const std::string text = value.dump();
-  return text.size() <= kMaxShown ? text : value.type_name();
-}
-
-/// One JSON object, read key by key; messages name the file and the key. A key that is null counts
-/// as absent, as it does for the tools that write these files.
-class Fields {
- public:
-  Fields(const Json& object, std::string place) : object_(object), place_(std::move(place)) {
-    if (!object.is_object()) throw ConfigError("{}: must be a JSON object", place_);
-  }
-
-  const Json* find(std::string_view key) const {
-    const auto found = object_.find(key);
-    return found == object_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  template <typename... Args>
-  [[noreturn]] void refuse(std::string_view key, fmt::format_string<Args...> format,
-                           Args&&... args) const {
-    const Json* value = find(key);
-    throw ConfigError("{}: \"{}\" is {}, {}", place_, key, value ? shown(*value) : "missing",
-                      fmt::format(format, std::forward<Args>(args)...));
-  }
-
-  /// A whole number from 1 to `max`.
-  std::int64_t size(std::string_view key, std::int64_t max) const {
-    const Json* value = find(key);
-    if (value == nullptr || !value->is_number_unsigned() || value->get<std::uint64_t>() < 1 ||
-        value->get<std::uint64_t>() > static_cast<std::uint64_t>(max)) {
-      refuse(key, "expected a whole number from 1 to {}", max);
-    }
-    return value->get<std::int64_t>();
-  }
-
-  std::optional<std::int64_t> optional_size(std::string_view key, std::int64_t max) const {
-    if (find(key) == nullptr) return std::nullopt;
-    return size(key, max);
-  }
-
-  /// A number above 0.
-  double positive(std::string_view key) const {
-    const Json* value = find(key);
-    if (value == nullptr || !value->is_number() || !(value->get<double>() > 0.0)) {
-      refuse(key, "expected a number above 0");
-    }
-    return value->get<double>();
-  }
-
-  double positive_or(std::string_view key, double otherwise) const {
-    return find(key) ? positive(key) : otherwise;
-  }
-
-  bool boolean_or(std::string_view key, bool otherwise) const {
-    const Json* value = find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_boolean()) refuse(key, "expected true or false");
-    return value->get<bool>();
-  }
-
-  std::string text(std::string_view key) const {
-    const Json* value = find(key);
-    if (value == nullptr || !value->is_string()) refuse(key, "expected a string");
-    return value->get<std::string>();
-  }
-
-  /// Only `expected` is supported; a missing key means that.
-  void must_be(std::string_view key, const Json& expected) const {
-    const Json* value = find(key);
-    if (value != nullptr && *value != expected) {
-      refuse(key, "only {} is supported", expected.dump());
-    }
-  }
-
-  void allow_only(std::initializer_list<std::string_view> keys) const {
-    for (const auto& item : object_.items()) {
-      if (std::find(keys.begin(), keys.end(), item.key()) == keys.end()) {
-        refuse(item.key(), "this key is not supported");
-      }
-    }
-  }
-
-  Fields inside(std::string_view key) const {
-    return {*find(key), fmt::format("{}: \"{}\"", place_, key)};
-  }
-
- private:
-  const Json& object_;
-  std::string place_;
-};
-
-ModelType model_type(const Fields& fields) {
+ModelType model_type(const ConfigFields& fields) {
   const std::string name = fields.text("model_type");
   if (name == "llama") return ModelType::kLlama;
   if (name == "mistral") return ModelType::kMistral;
@@ -119,7 +25,7 @@ ModelType model_type(const Fields& fields) {
   fields.refuse("model_type", "supported are llama, mistral and qwen2");
 }
 
-void check_architecture(const Fields& fields) {
+void check_architecture(const ConfigFields& fields) {
   const Json* names = fields.find("architectures");
   if (names == nullptr) return;
   const bool known =
@@ -133,7 +39,7 @@ void check_architecture(const Fields& fields) {
 }
 
 /// The scaling part of a `rope_scaling` or `rope_parameters` object.
-void read_rope_scaling(const Fields& fields, RopeConfig& rope) {
+void read_rope_scaling(const ConfigFields& fields, RopeConfig& rope) {
   // "type" is the older name of "rope_type"; some files carry both.
   const std::string_view key = fields.find("rope_type") ? "rope_type" : "type";
   if (fields.find("rope_type") && fields.find("type") &&
@@ -166,7 +72,7 @@ void read_rope_scaling(const Fields& fields, RopeConfig& rope) {
 
 /// Files carry `rope_theta` and `rope_scaling` side by side, or, since transformers 5, one
 /// `rope_parameters`. A file with both must say the same in both.
-RopeConfig rope_config(const Fields& fields) {
+RopeConfig rope_config(const ConfigFields& fields) {
   fields.must_be("rope_interleaved", false);
   fields.must_be("partial_rotary_factor", 1.0);
   std::optional<RopeConfig> older;
@@ -174,13 +80,13 @@ RopeConfig rope_config(const Fields& fields) {
     older.emplace();
     older->theta = fields.positive_or("rope_theta", older->theta);
     if (fields.find("rope_scaling")) {
-      const Fields scaling = fields.inside("rope_scaling");
+      const ConfigFields scaling = fields.inside("rope_scaling");
       older->theta = scaling.positive_or("rope_theta", older->theta);
       read_rope_scaling(scaling, *older);
     }
   }
   if (!fields.find("rope_parameters")) return older.value_or(RopeConfig{});
-  const Fields parameters = fields.inside("rope_parameters");
+  const ConfigFields parameters = fields.inside("rope_parameters");
   RopeConfig rope;
   rope.theta = parameters.positive_or("rope_theta", fields.positive_or("rope_theta", rope.theta));
   read_rope_scaling(parameters, rope);
@@ -194,7 +100,7 @@ RopeConfig rope_config(const Fields& fields) {
 }
 
 /// Attention must see the whole context. A window that no position reaches past is none.
-void check_window(const Fields& fields, const ModelConfig& config) {
+void check_window(const ConfigFields& fields, const ModelConfig& config) {
   const Json* layers = fields.find("layer_types");
   if (layers != nullptr) {
     const bool full = layers->is_array() &&
@@ -215,9 +121,9 @@ void check_window(const Fields& fields, const ModelConfig& config) {
   }
 }
 
-bool quantization(const Fields& fields) {
+bool quantization(const ConfigFields& fields) {
   if (!fields.find("quantization_config")) return false;
-  const Fields inside = fields.inside("quantization_config");
+  const ConfigFields inside = fields.inside("quantization_config");
   if (!inside.find("quant_method") || inside.text("quant_method") != "paceline") {
     inside.refuse("quant_method", "only \"paceline\" is supported");
   }
@@ -229,7 +135,7 @@ bool quantization(const Fields& fields) {
 }
 
 /// `eos_token_id`: one id or a list of them.
-std::vector<std::int32_t> eos_token_ids(const Fields& fields, std::int64_t vocab_size) {
+std::vector<std::int32_t> eos_token_ids(const ConfigFields& fields, std::int64_t vocab_size) {
   const Json* value = fields.find("eos_token_id");
   if (value == nullptr) return {};
   const Json list = value->is_array() ? *value : Json::array({*value});
@@ -246,7 +152,7 @@ std::vector<std::int32_t> eos_token_ids(const Fields& fields, std::int64_t vocab
   return ids;
 }
 
-void read_sizes(const Fields& fields, ModelConfig& config) {
+void read_sizes(const ConfigFields& fields, ModelConfig& config) {
   config.vocab_size = fields.size("vocab_size", kMaxVocab);
   config.hidden_size = fields.size("hidden_size", kMaxWidth);
   config.intermediate_size = fields.size("intermediate_size", kMaxWidth);
@@ -278,9 +184,13 @@ void read_sizes(const Fields& fields, ModelConfig& config) {
 
 }  // namespace
 
+bool paceline_quantized(const Json& config, std::string_view source) {
+  return quantization({config, std::string(source)});
+}
+
 ModelConfig parse_model_config(const Json& config_json, const Json& generation_config,
                                std::string_view source) {
-  const Fields fields(config_json, std::string(source));
+  const ConfigFields fields(config_json, std::string(source));
   ModelConfig config;
   config.type = model_type(fields);
   check_architecture(fields);
@@ -299,7 +209,7 @@ ModelConfig parse_model_config(const Json& config_json, const Json& generation_c
 
   config.eos_token_ids = eos_token_ids(fields, config.vocab_size);
   if (!generation_config.is_null()) {
-    const Fields generation(generation_config, "generation_config.json");
+    const ConfigFields generation(generation_config, "generation_config.json");
     if (generation.find("eos_token_id")) {
       config.eos_token_ids = eos_token_ids(generation, config.vocab_size);
     }

@@ -59,6 +59,10 @@ struct ModelConfig {
 /// Weights per quantization group along K, in the files and in the kernels.
 inline constexpr std::int64_t kQuantizationGroup = 32;
 
+/// Whether a parsed `config.json` announces linears in our integer layouts (`quantization_config`).
+/// Throws ConfigError naming the key for any other quantization.
+bool paceline_quantized(const Json& config, std::string_view source);
+
 /// Reads a parsed `config.json`. `generation_config` is the parsed `generation_config.json`, or
 /// null if there is none; only its `eos_token_id` (an id or a list) counts, before config.json's:
 /// sampling defaults are the command line's. `source` names config.json in messages.

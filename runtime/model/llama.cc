@@ -128,7 +128,7 @@ void LlamaModel::allocate_step_memory(const Limits& limits) {
 
 void LlamaModel::upload(const PackedBatch& batch) {
   const auto copy = [&](const auto& host, Buffer& device) {
-    kernels::upload(backend_, device, std::span(host));
+    kernels::upload<typename std::decay_t<decltype(host)>::value_type>(backend_, device, host);
   };
   copy(batch.tokens, batch_.tokens);
   copy(batch.positions, batch_.positions);
@@ -213,6 +213,10 @@ const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool
                         .width = config_.hidden_size});
   rms_norm(sampled_.as<float>(), final_norm_, hidden_.as<float>(), sampled);
   return hidden_.as<float>();
+}
+
+void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows) {
+  embedding_->forward(tokens, out, rows);
 }
 
 const float* LlamaModel::logits(const float* hidden, std::int64_t rows) {

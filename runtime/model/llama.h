@@ -39,8 +39,8 @@ class LlamaModel {
 
   /// The last batch's, on the device.
   const kernels::PageTable& page_table() const { return page_table_; }
-  /// The input embedding, which a drafter shares.
-  parallel::VocabParallelEmbedding& embedding() { return *embedding_; }
+  /// Rows of the input embedding: tokens [rows] and out [rows, hidden] are device memory.
+  void embed(const std::int32_t* tokens, float* out, std::int64_t rows);
 
   const ModelConfig& config() const { return config_; }
   const ShardPlan& plan() const { return plan_; }

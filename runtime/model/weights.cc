@@ -17,22 +17,6 @@ using kernels::WeightFormat;
 
 namespace {
 
-WeightFormat stored_format(LinearFormat format) {
-  switch (format) {
-    case LinearFormat::kF32:
-      return WeightFormat::kFp32;
-    case LinearFormat::kF16:
-      return WeightFormat::kFp16;
-    case LinearFormat::kBF16:
-      return WeightFormat::kBf16;
-    case LinearFormat::kInt8:
-      return WeightFormat::kInt8Group;
-    case LinearFormat::kInt4:
-      return WeightFormat::kInt4Group;
-  }
-  throw FatalError("unknown stored format {}", static_cast<int>(format));
-}
-
 void copy_rows(const StoredTensor* tensor, std::size_t row_bytes, IndexRange rows,
                std::vector<std::byte>& out) {
   if (tensor == nullptr) return;
@@ -91,6 +75,22 @@ void check_groups(std::span<const NamedLinear> linears, WeightFormat format) {
 }
 
 }  // namespace
+
+WeightFormat stored_format(LinearFormat format) {
+  switch (format) {
+    case LinearFormat::kF32:
+      return WeightFormat::kFp32;
+    case LinearFormat::kF16:
+      return WeightFormat::kFp16;
+    case LinearFormat::kBF16:
+      return WeightFormat::kBf16;
+    case LinearFormat::kInt8:
+      return WeightFormat::kInt8Group;
+    case LinearFormat::kInt4:
+      return WeightFormat::kInt4Group;
+  }
+  throw FatalError("unknown stored format {}", static_cast<int>(format));
+}
 
 WeightChoice parse_weight_choice(std::string_view name) {
   if (name == "auto") return WeightChoice::kAuto;

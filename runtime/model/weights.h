@@ -18,6 +18,9 @@ enum class WeightChoice { kAuto, kFp32, kBf16, kInt8, kInt4 };
 /// Throws ConfigError listing the names.
 WeightChoice parse_weight_choice(std::string_view name);
 
+/// A stored linear's format in memory, where nothing is converted.
+kernels::WeightFormat stored_format(LinearFormat format);
+
 /// The formats that a choice comes to on one checkpoint.
 struct WeightFormats {
   kernels::WeightFormat linear = kernels::WeightFormat::kFp32;      // attention and FFN matrices

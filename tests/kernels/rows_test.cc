@@ -170,6 +170,77 @@ TEST(GatherRows, TakesRowsInAnyOrder) {
   });
 }
 
+TEST(JoinRows, PutsAChosenRowBeforeEachRow) {
+  const Floats left = {1, 2, 3, 4}, right = {10, 20, 30};
+  const std::vector<std::int32_t> index = {1, 0, 1};
+  const Floats expected = {3, 4, 10, 1, 2, 20, 3, 4, 30};
+  Floats out(9);
+  JoinRowsParams params{.left = left.data(),
+                        .left_index = index.data(),
+                        .right = right.data(),
+                        .out = out.data(),
+                        .rows = 3,
+                        .left_width = 2,
+                        .right_width = 1};
+  reference::join_rows(params);
+  EXPECT_EQ(out, expected);
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    cpu::join_rows(params, ops, pool);
+    EXPECT_EQ(out, expected);
+  });
+}
+
+// x + silu(y + b), the residual block of a ReDrafter head.
+TEST(Activate, AWorkedExample) {
+  const Floats y = {0.5, -3, 2, 0}, bias = {0.5, 1}, x = {10, 20, 30, 40};
+  Floats out(4);
+  reference::activate({.in = y.data(),
+                       .bias = bias.data(),
+                       .residual = x.data(),
+                       .activation = Activation::kSilu,
+                       .out = out.data(),
+                       .rows = 2,
+                       .width = 2});
+  const auto silu = [](double v) { return v / (1 + std::exp(-v)); };
+  EXPECT_FLOAT_EQ(out[0], static_cast<float>(10 + silu(1)));
+  EXPECT_FLOAT_EQ(out[1], static_cast<float>(20 + silu(-2)));
+  EXPECT_FLOAT_EQ(out[2], static_cast<float>(30 + silu(2.5)));
+  EXPECT_FLOAT_EQ(out[3], static_cast<float>(40 + silu(1)));
+  reference::activate(
+      {.in = y.data(), .addend = x.data(), .out = out.data(), .rows = 2, .width = 2});
+  EXPECT_EQ(out, (Floats{10.5, 17, 32, 40}));
+}
+
+TEST(Activate, SameBitsEverywhereAndInPlace) {
+  constexpr std::int64_t kRows = 7;
+  for (const std::int64_t width : {1, 16, 23, 1536}) {
+    const Floats in = awkward_floats(kRows * width, false, 7);
+    const Floats addend = awkward_floats(kRows * width, false, 8);
+    const Floats bias = awkward_floats(width, false, 9);
+    const Floats residual = awkward_floats(kRows * width, false, 10);
+    for (int terms = 0; terms < 16; ++terms) {
+      ActivateParams params{.in = in.data(),
+                            .addend = (terms & 1) != 0 ? addend.data() : nullptr,
+                            .bias = (terms & 2) != 0 ? bias.data() : nullptr,
+                            .residual = (terms & 4) != 0 ? residual.data() : nullptr,
+                            .activation = (terms & 8) != 0 ? Activation::kSilu : Activation::kNone,
+                            .rows = kRows,
+                            .width = width};
+      Floats expected(kRows * width);
+      params.out = expected.data();
+      reference::activate(params);
+      on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+        Floats out = in;
+        params.in = out.data();
+        params.out = out.data();
+        cpu::activate(params, ops, pool);
+        expect_same_bits(out, expected);
+      });
+    }
+  }
+}
+
 TEST(TokenLogProbs, AWorkedExample) {
   const Floats logits = {std::log(1.0f), std::log(2.0f), std::log(5.0f)};
   const std::vector<std::int32_t> targets = {1};

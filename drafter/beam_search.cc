@@ -1,0 +1,86 @@
+#include "drafter/beam_search.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "kernels/core/error.h"
+#include "kernels/core/sampling.h"
+
+namespace paceline::drafter {
+
+BeamSearch::BeamSearch(const DraftShape& shape, const kernels::SamplingRow& sampling,
+                       std::int32_t root)
+    : shape_(shape), sampling_(sampling), levels_{{Beam{.token = root}}} {}
+
+std::vector<double> BeamSearch::token_scores(std::span<const std::int32_t> tokens,
+                                             std::span<const float> log_probs) const {
+  std::vector<double> scores(log_probs.begin(), log_probs.end());
+  if (!(sampling_.temperature > 0) || scores.empty()) return scores;
+  kernels::SamplingRow row = sampling_;
+  row.index += static_cast<std::uint64_t>(depth());
+  const double temperature = row.temperature;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    scores[i] = scores[i] / temperature +
+                kernels::sampling_noise(row, static_cast<std::uint32_t>(tokens[i]));
+  }
+  const double largest = *std::max_element(scores.begin(), scores.end());
+  for (double& score : scores) score -= largest;
+  return scores;
+}
+
+void BeamSearch::extend(const CandidateRows& candidates) {
+  check(!done(), "a beam search went on after its end");
+  const std::vector<Beam>& beams = levels_.back();
+  std::vector<Beam> next;
+  for (std::size_t b = 0; b < beams.size(); ++b) {
+    const auto count = static_cast<std::size_t>(candidates.counts[b]);
+    if (count == 0) {
+      failed_ = true;
+      return;
+    }
+    const std::span tokens(candidates.tokens + b * kCandidates, count);
+    const std::span log_probs(candidates.log_probs + b * kCandidates, count);
+    const std::vector<double> scores = token_scores(tokens, log_probs);
+    for (std::size_t i = 0; i < count; ++i) {
+      // Not above: a probability of 0, or a temperature so small that nothing else can win.
+      if (!(scores[i] > -std::numeric_limits<double>::infinity())) continue;
+      next.push_back(
+          {tokens[i], static_cast<std::int32_t>(b), log_probs[i], beams[b].score + scores[i]});
+    }
+  }
+  const auto width = static_cast<std::ptrdiff_t>(
+      std::min<std::size_t>(next.size(), static_cast<std::size_t>(shape_.width)));
+  std::partial_sort(next.begin(), next.begin() + width, next.end(),
+                    [](const Beam& a, const Beam& b) {
+                      if (a.score != b.score) return a.score > b.score;
+                      return std::pair(a.parent, a.token) < std::pair(b.parent, b.token);
+                    });
+  next.resize(static_cast<std::size_t>(width));
+  levels_.push_back(std::move(next));
+}
+
+TokenTree BeamSearch::tree() const {
+  TokenTree tree;
+  const std::int32_t last = depth();
+  if (failed_ || last == 0) return tree;
+  // Two beams share a prefix exactly where they descend from the same beam of that depth.
+  std::vector<std::vector<std::int32_t>> node_of;
+  for (const auto& level : levels_) node_of.emplace_back(level.size(), TreeNode::kRoot);
+  std::vector<std::int32_t> path(levels_.size());
+  for (std::size_t beam = 0; beam < levels_.back().size(); ++beam) {
+    path[last] = static_cast<std::int32_t>(beam);
+    for (std::int32_t d = last; d > 0; --d) path[d - 1] = levels_[d][path[d]].parent;
+    std::int32_t parent = TreeNode::kRoot;
+    for (std::int32_t d = 1; d <= last; ++d) {
+      std::int32_t& node = node_of[d][path[d]];
+      const Beam& at = levels_[d][path[d]];
+      if (node == TreeNode::kRoot) node = tree.add(parent, at.token, at.log_prob, at.score);
+      parent = node;
+    }
+  }
+  tree.count_rows(static_cast<std::int64_t>(levels_.back().size()) * (last + 1));
+  return tree;
+}
+
+}  // namespace paceline::drafter

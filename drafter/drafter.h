@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "drafter/token_tree.h"
+#include "kernels/params.h"
+
+namespace paceline::drafter {
+
+inline constexpr int kMaxDraftWidth = 64;
+inline constexpr int kMaxDraftDepth = 16;
+
+/// How much is drafted for one request in one step.
+struct DraftShape {
+  std::int32_t width = 0;      ///< beams, at most kMaxDraftWidth; 0: no draft
+  std::int32_t depth = 0;      ///< tokens of a beam, at most kMaxDraftDepth; 0: no draft
+  std::int32_t max_nodes = 0;  ///< only the most probable nodes are kept; 0: all
+  bool operator==(const DraftShape&) const = default;
+};
+
+/// One request that needs a draft.
+struct DraftRequest {
+  std::span<const std::int32_t> tokens;  ///< all that are known; the last is the tree's root
+  std::int32_t hidden_row = 0;  ///< of DraftBatch.hidden: the row that produced the last token
+  /// How the token after the last will be chosen; that at depth d has index sampling.index + d - 1.
+  /// With temperature 0 the draft goes by log-probability alone.
+  kernels::SamplingRow sampling;
+  DraftShape shape;
+  std::int32_t max_depth = kMaxDraftDepth;  ///< no path is longer: what the request can still take
+};
+
+struct DraftBatch {
+  const float* hidden = nullptr;  ///< [., hidden] device memory: after the base's final norm
+  std::span<const DraftRequest> requests;
+};
+
+/// Sums over all drafts made.
+struct DraftStats {
+  std::int64_t drafts = 0;         ///< requests that a draft was made for
+  std::int64_t rows = 0;           ///< rows that went through a draft head
+  std::int64_t nodes = 0;          ///< of the trees given back
+  std::int64_t unmerged_rows = 0;  ///< see TokenTree
+  std::int64_t saved_rows = 0;
+  std::int64_t non_finite = 0;  ///< drafts with a number that was not finite: empty trees
+  void count(const TokenTree& tree);
+};
+
+/// Guesses what follows. What it guesses decides how fast tokens come, never which. Deterministic:
+/// ranks that make the same calls with equal bits get equal trees. A request's tree depends on that
+/// request alone.
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  /// trees[i] is the tree of requests[i]. FatalError if a shape is out of bounds, or if a request
+  /// has no tokens.
+  virtual void draft(const DraftBatch& batch, std::vector<TokenTree>& trees) = 0;
+  /// The largest tree that a shape can come to: what a plan must reserve.
+  virtual std::int32_t most_nodes(const DraftShape& shape) const = 0;
+  virtual const DraftStats& stats() const = 0;
+};
+
+/// The request's shape, its depth within max_depth; throws FatalError as `draft` does.
+DraftShape checked_shape(const DraftRequest& request);
+
+/// `width` paths of `depth` nodes, or the shape's limit.
+std::int32_t limited_nodes(const DraftShape& shape, std::int32_t width, std::int32_t depth);
+
+}  // namespace paceline::drafter

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "drafter/config.h"
+#include "drafter/weights.h"
+#include "runtime/files/safetensors.h"
+#include "runtime/model/config.h"
+#include "runtime/model/weights.h"
+
+namespace paceline::runtime {
+
+/// Reads a drafter's config.json in the format of Apple's ml-recurrent-drafter: model_type
+/// "recurrent_drafting_drafter", vocab_size, hidden_size, exit_dim, num_draft_layers, rnn; optional
+/// keys of our own: draft_vocab (ids), tied_head. `source` names the file in messages.
+/// Throws ConfigError naming the key.
+drafter::DrafterConfig parse_drafter_config(const Json& config, const std::string& source);
+
+/// The model that a drafter is opened for. All must outlive the drafter's files.
+struct DraftedModel {
+  std::string name;  ///< its directory, for messages
+  const ModelConfig& config;
+  const Checkpoint& checkpoint;
+};
+
+/// A drafter directory: config.json and safetensors with input_proj.{weight,bias} (only if exit_dim
+/// is not 2 hidden_size), rnn_w.weight and rnn_u.{weight,bias} (only if rnn),
+/// lm_head.{i}.linear.{weight,bias} for the residual blocks, lm_head.{n}.weight (not read if
+/// tied_head); matrices may be stored as integers as a model's may.
+class DrafterFiles final : public drafter::WeightSource {
+ public:
+  /// Checks the config, that it fits the model, and that the checkpoint holds what it describes and
+  /// nothing else. `weights`: kAuto keeps what is stored; kInt4 is refused.
+  /// Throws ConfigError naming the directory and what is wrong.
+  static DrafterFiles open(const std::filesystem::path& directory, WeightChoice weights,
+                           const DraftedModel& model);
+
+  const drafter::DrafterConfig& config() const { return config_; }
+
+  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
+                             std::int64_t k) const override;
+  std::vector<float> vector(const std::string& name, std::int64_t n) const override;
+
+ private:
+  DrafterFiles(drafter::DrafterConfig config, bool quantized, Checkpoint checkpoint,
+               WeightChoice weights, const DraftedModel& model);
+
+  void check_layout() const;
+  kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
+  kernels::HostMatrix tied_matrix() const;
+
+  drafter::DrafterConfig config_;
+  ModelConfig storage_;  // says only whether integer layouts are announced
+  Checkpoint checkpoint_;
+  WeightChoice weights_;
+  DraftedModel model_;
+};
+
+}  // namespace paceline::runtime
