@@ -31,8 +31,8 @@ Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& mod
   shape_ = parse_draft_shape(options.shape);
   shape_.max_nodes = options.max_nodes;
   if (recurrent) {
-    files_ = runtime::DrafterFiles::open(options.drafter,
-                                         runtime::parse_weight_choice(options.weights), model);
+    files_.emplace(runtime::DrafterFiles::open(
+        options.drafter, runtime::parse_weight_choice(options.weights), model));
   }
   if (options.lookup) lookup_.emplace();
 }

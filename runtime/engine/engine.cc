@@ -97,9 +97,9 @@ void Engine::append_accepted(const SampledSequence& sampled, const drafter::Acce
   Sequence& sequence = *sampled.sequence;
   const std::int32_t length = sequence.length();
   for (const std::int32_t token : accepted.tokens) {
-    const EndReason end = end_after(sequence, sequence.generated() + 1, token);
+    const EndReason reason = end_after(sequence, sequence.generated() + 1, token);
     if (token >= 0) sequence.tokens.push_back(token);
-    events.push_back({sequence.request.uid, token, end});
+    events.push_back({sequence.request.uid, token, reason});
   }
   for (std::size_t depth = 0; depth < accepted.nodes.size(); ++depth) {
     const std::int32_t to = length + static_cast<std::int32_t>(depth);
@@ -121,7 +121,7 @@ void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Acc
     ++stats_.accepted_at[depth];
   }
   stats_.tree_rows += tree.size();
-  stats_.saved_rows += tree.saved_rows();
+  stats_.saved_rows += tree.saved_rows;
 }
 
 // Compacts the cache and keeps the hidden state of each sequence's last accepted row.
