@@ -16,7 +16,7 @@ std::string to_bytes(std::string& text) {
   std::uint64_t count = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
   if (parsed.ec != std::errc()) return expected;
-  std::string unit(parsed.ptr, text.data() + text.size());
+  std::string unit = text.substr(static_cast<std::size_t>(parsed.ptr - text.data()));
   std::erase(unit, ' ');
   std::transform(unit.begin(), unit.end(), unit.begin(),
                  [](unsigned char letter) { return std::tolower(letter); });
