@@ -31,23 +31,27 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
 }
 
-// Guesses a tree for each request in generation, from the hidden state that gave its last token.
+// Guesses a tree for each request in generation that has room for one, from the hidden state that
+// gave its last token. The others' trees are empty.
 void Engine::draft(const StepPlan& plan) {
   trees_.resize(plan.generation.size());
   for (drafter::TokenTree& tree : trees_) tree.clear();
-  if (drafting_.drafter == nullptr || plan.generation.empty()) return;
+  if (drafting_.drafter == nullptr) return;
   std::vector<drafter::DraftRequest> requests;
-  requests.reserve(plan.generation.size());
-  for (const PlannedRows& planned : plan.generation) {
+  std::vector<std::size_t> index;
+  for (std::size_t i = 0; i < plan.generation.size(); ++i) {
+    const PlannedRows& planned = plan.generation[i];
+    if (planned.draft.depth == 0) continue;
     const Sequence& sequence = *planned.sequence;
-    check(sequence.hidden_row >= 0, "request {} generates without a hidden state",
-          sequence.request.uid);
+    index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
                         .sampling = sequence.sampling(0),
                         .shape = planned.draft});
   }
-  drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, trees_);
+  if (requests.empty()) return;
+  drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
+  for (std::size_t i = 0; i < index.size(); ++i) std::swap(trees_[index[i]], drafts_[i]);
 }
 
 EngineStats Engine::stats() const {

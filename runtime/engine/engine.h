@@ -104,12 +104,13 @@ class Engine {
   Scheduler scheduler_;
   kernels::KvPool cache_;
   PackedBatch batch_;
-  std::vector<drafter::TokenTree> trees_;  // of the plan's generation rows
-  std::vector<kernels::KvMove> moves_;     // of accepted nodes
-  std::vector<std::int32_t> state_rows_;   // of this step's hidden states, those to keep
-  kernels::Buffer states_;                 // [max_sequences, hidden]: what was kept
-  kernels::Buffer sampling_;               // SamplingRow [R]
-  kernels::Buffer tokens_;                 // int32 [R]
+  std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
+  std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
+  std::vector<kernels::KvMove> moves_;      // of accepted nodes
+  std::vector<std::int32_t> state_rows_;    // of this step's hidden states, those to keep
+  kernels::Buffer states_;                  // [max_sequences, hidden]: what was kept
+  kernels::Buffer sampling_;                // SamplingRow [R]
+  kernels::Buffer tokens_;                  // int32 [R]
   kernels::Buffer moves_memory_, state_rows_memory_;
   std::uint64_t last_decisions_ = 0;
   bool stopped_ = false;

@@ -65,8 +65,8 @@ void append_samples(const PlannedRows& planned, const drafter::TokenTree& tree, 
 
 void append(const PlannedRows& planned, const drafter::TokenTree& tree, std::int32_t index,
             PackedBatch& batch) {
-  check(tree.size() <= planned.draft.max_nodes, "a tree of {} nodes where {} are planned", tree.size(),
-        planned.draft.max_nodes);
+  check(tree.size() <= planned.draft.max_nodes, "a tree of {} nodes where {} are planned",
+        tree.size(), planned.draft.max_nodes);
   append_known_rows(planned, index, batch);
   append_tree_rows(*planned.sequence, tree, index, batch);
   const Sequence& sequence = *planned.sequence;
