@@ -16,6 +16,7 @@ std::vector<std::byte> encode_control(const Control& control) {
     writer.value(request.top_p);
     writer.value(request.seed);
     writer.value(request.ignore_eos);
+    writer.value(request.speculative);
   }
   writer.list(control.cancel);
   writer.value(control.stop);
@@ -36,6 +37,7 @@ Control decode_control(std::span<const std::byte> bytes) {
     request.top_p = reader.value<float>();
     request.seed = reader.value<std::uint64_t>();
     request.ignore_eos = reader.value<bool>();
+    request.speculative = reader.value<bool>();
     control.admit.push_back(std::move(request));
   }
   control.cancel = reader.list<std::uint64_t>();

@@ -160,7 +160,8 @@ void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, st
     const std::int32_t depth =
         std::min(shape.depth, sequence.request.max_new_tokens - sequence.generated() - 1);
     // The last row of a prompt's last chunk looks like generation, but has no state to draft from.
-    std::int32_t nodes = depth > 0 && sequence.hidden_row >= 0 ? share : 0;
+    const bool may_draft = depth > 0 && sequence.hidden_row >= 0 && sequence.request.speculative;
+    std::int32_t nodes = may_draft ? share : 0;
     while (missing_pages(sequence, sequence.length() + nodes) > pages_.free_pages()) --nodes;
     if (nodes == 0) continue;
     const std::int32_t missing = missing_pages(sequence, sequence.length() + nodes);

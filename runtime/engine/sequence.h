@@ -17,6 +17,7 @@ struct EngineRequest {
   float top_p = 1;
   std::uint64_t seed = 0;
   bool ignore_eos = false;
+  bool speculative = true;  // tokens may be guessed ahead
 };
 
 /// Why a request ended; kNonFinite: a logit that its next token hangs on is no number.

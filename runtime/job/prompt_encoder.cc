@@ -69,6 +69,7 @@ WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const
   item.top_p = sampling.top_p;
   item.seed = sampling.seed.value_or(request_seed(limits_.job_seed, request.id));
   item.stop = sampling.stop;
+  item.speculative = request.speculative;
   return item;
 }
 

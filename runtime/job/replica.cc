@@ -30,7 +30,8 @@ Control ReplicaLeader::next_control() {
                                .temperature = item.temperature,
                                .top_k = item.top_k,
                                .top_p = item.top_p,
-                               .seed = item.seed});
+                               .seed = item.seed,
+                               .speculative = item.speculative});
     }
   }
   control.stop = answers_.empty() && source_.exhausted();

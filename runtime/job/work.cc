@@ -14,6 +14,7 @@ void encode_work(const std::vector<WorkItem>& items, WireWriter& writer) {
     writer.value(item.seed);
     writer.value(static_cast<std::uint64_t>(item.stop.size()));
     for (const std::string& stop : item.stop) writer.text(stop);
+    writer.value(item.speculative);
   }
 }
 
@@ -31,6 +32,7 @@ std::vector<WorkItem> decode_work(WireReader& reader) {
     item.seed = reader.value<std::uint64_t>();
     const auto stops = reader.value<std::uint64_t>();
     for (std::uint64_t s = 0; s < stops; ++s) item.stop.push_back(reader.text());
+    item.speculative = reader.value<bool>();
     items.push_back(std::move(item));
   }
   return items;

@@ -20,6 +20,7 @@ struct WorkItem {
   float top_p = 1;
   std::uint64_t seed = 0;
   std::vector<std::string> stop;
+  bool speculative = true;
 };
 
 /// What came of it.

@@ -41,6 +41,8 @@ struct Request {
   /// Text to continue; or chat messages, a list of {"role", "content"} with strings; or token ids.
   std::variant<std::string, Json, std::vector<std::int32_t>> prompt;
   SamplingParams sampling;
+  /// False: no token is guessed ahead for it. Its answer is the same either way.
+  bool speculative = true;
   /// `method`, `url`, `model`, `user` and `metadata`, those that the line has: they mean nothing
   /// here and are written to the result.
   OrderedJson carried = OrderedJson::object();

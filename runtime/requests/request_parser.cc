@@ -62,10 +62,11 @@ constexpr std::array kUnsupported = {
     UnsupportedField{"web_search_options", "[]"},
 };
 
-constexpr std::array<std::string_view, 12> kBodyFields = {
+constexpr std::array<std::string_view, 13> kBodyFields = {
     "messages",    "prompt", "max_tokens", "max_completion_tokens",
     "temperature", "top_p",  "top_k",      "seed",
-    "stop",        "model",  "user",       "metadata"};
+    "stop",        "model",  "user",       "metadata",
+    "speculative"};
 
 /// Beside `body`; in a flat line, beside the body's fields.
 constexpr std::array<std::string_view, 7> kLineFields = {"custom_id", "method", "url",     "body",
@@ -188,6 +189,13 @@ SamplingParams sampling_of(const Json& body, const SamplingParams& defaults) {
   if (auto own = stop_strings(body)) sampling.stop = std::move(*own);
   check_sampling(sampling);
   return sampling;
+}
+
+bool speculative_of(const Json& body) {
+  const Json* value = find(body, "speculative");
+  if (value == nullptr) return true;
+  if (!value->is_boolean()) refuse("speculative", *value, "true or false");
+  return value->get<bool>();
 }
 
 /// A message's text: a string, or a list of parts {"type": "text", "text": ...}.
@@ -346,6 +354,7 @@ Request parse_request(std::string_view text, std::int64_t line, const RequestRul
   read_prompt(body, rules, request);
   check_endpoint(json, request);
   request.sampling = sampling_of(body, rules.defaults);
+  request.speculative = speculative_of(body);
   request.carried = carried_of(json, body);
   return request;
 }

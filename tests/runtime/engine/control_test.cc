@@ -16,7 +16,8 @@ Control example() {
                            .top_k = 40,
                            .top_p = 0.9f,
                            .seed = 1ULL << 63,
-                           .ignore_eos = true});
+                           .ignore_eos = true,
+                           .speculative = false});
   control.cancel = {5, 6};
   control.stop = true;
   return control;
@@ -33,6 +34,7 @@ TEST(Control, TravelsWhole) {
   EXPECT_EQ(control.admit[0].top_p, 0.9f);
   EXPECT_EQ(control.admit[0].seed, 1ULL << 63);
   EXPECT_TRUE(control.admit[0].ignore_eos);
+  EXPECT_FALSE(control.admit[0].speculative);
   EXPECT_EQ(control.cancel, (std::vector<std::uint64_t>{5, 6}));
   EXPECT_TRUE(control.stop);
 }

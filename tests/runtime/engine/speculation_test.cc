@@ -187,6 +187,19 @@ TEST(Speculation, ChunksAndPreemptionChangeNothing) {
   }
 }
 
+TEST(Speculation, ARequestMayDoWithout) {
+  const Outcome plain = run_with(nullptr, {});
+  Oracle oracle(plain.answers);
+  const auto backend = kernels::make_cpu_backend({});
+  const auto single = parallel::make_single();
+  FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = kLimits}, *backend,
+                   *single, {.drafter = &oracle, .shape = {2, 6, 12}});
+  std::vector<EngineRequest> admitted = requests();
+  for (EngineRequest& request : admitted) request.speculative = false;
+  EXPECT_EQ(run(rank.engine(), admitted), plain.answers);
+  EXPECT_EQ(rank.engine().stats().tree_rows, 0);
+}
+
 TEST(Speculation, LookupFindsWhatRepeatsItself) {
   const Outcome plain = run_with(nullptr, {});
   drafter::LookupDrafter lookup;

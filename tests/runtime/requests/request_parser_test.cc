@@ -240,5 +240,17 @@ TEST(RequestSeed, DependsOnJobAndIdAlone) {
   EXPECT_NE(request_seed(0, "line-1"), request_seed(0, "line-2"));
 }
 
+TEST(ParseRequest, ARequestMayDoWithoutSpeculation) {
+  EXPECT_TRUE(parse(R"({"prompt": "a"})").speculative);
+  EXPECT_TRUE(parse(R"({"prompt": "a", "speculative": null})").speculative);
+  EXPECT_FALSE(parse(R"({"body": {"prompt": "a", "speculative": false}})").speculative);
+  try {
+    parse(R"({"prompt": "a", "speculative": 1})");
+    FAIL() << "accepted";
+  } catch (const RequestError& error) {
+    EXPECT_EQ(error.field, "speculative");
+  }
+}
+
 }  // namespace
 }  // namespace paceline::runtime
