@@ -164,7 +164,7 @@ TEST(RecurrentDrafter, ComputesTheEquations) {
         std::sort(logits.rbegin(), logits.rend());
         double sum = 0;
         for (int i = 0; i < kCandidates; ++i) sum += std::exp(double{logits[i]} - logits[0]);
-        EXPECT_NEAR(trees[r].nodes()[node].log_prob, logit - logits[0] - std::log(sum), 2e-5);
+        EXPECT_NEAR(trees[r].nodes()[node].log_prob, logit - logits[0] - std::log(sum), 3e-4);
       }
     }
   }
