@@ -50,22 +50,22 @@ struct Factor {
 
 inline Factor transpose(ConstMatrix matrix) { return {matrix, true}; }
 
-/// Dense fp32 products by OpenBLAS, shared out over a thread pool in tiles that depend on the
-/// shapes alone: the same bits whatever the number of threads, on one type of CPU. Not for the
-/// token path, whose bits no library may decide.
+/// Dense fp32 products by oneDNN, shared out over a thread pool in tiles that depend on the shapes
+/// alone: the same bits whatever the number of threads, on one type of CPU. Not for the token path,
+/// whose bits no library may decide.
 class Gemm {
  public:
-  /// Sets OpenBLAS, for the whole process, to one thread a call: the pool's threads each make their
-  /// own. The pool must outlive it.
-  explicit Gemm(kernels::ThreadPool& pool);
+  /// The pool must outlive it. oneDNN is told to use one thread a call: the pool's threads each
+  /// make their own.
+  explicit Gemm(kernels::ThreadPool& pool) : pool_(pool) {}
 
   /// c = a b. c overlaps neither. Throws FatalError if the shapes do not fit.
   void multiply(Factor a, Factor b, Matrix c) { run(a, b, 0.0f, c); }
   /// c += a b
   void multiply_add(Factor a, Factor b, Matrix c) { run(a, b, 1.0f, c); }
 
-  /// What the bits of a product depend on besides its factors: OpenBLAS' version and the CPU type
-  /// that it chose its kernels for.
+  /// What the bits of a product depend on besides its factors: oneDNN's version, and the
+  /// instruction set that it makes its kernels for.
   static std::string arithmetic();
 
  private:
