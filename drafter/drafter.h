@@ -26,8 +26,8 @@ struct DraftRequest {
   std::int32_t hidden_row = 0;  ///< of DraftBatch.hidden: the row that produced the last token
   /// How the token after the last will be chosen; that at depth d has index sampling.index + d - 1.
   /// With temperature 0 the draft goes by log-probability alone.
-  kernels::SamplingRow sampling;
-  DraftShape shape;
+  kernels::SamplingRow sampling = {};
+  DraftShape shape = {};
   std::int32_t max_depth = kMaxDraftDepth;  ///< no path is longer: what the request can still take
 };
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "drafter/device_memory.h"
+#include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 
 namespace paceline::drafter {
@@ -58,30 +58,31 @@ void RecurrentDrafter::lay_out_rows() {
 void RecurrentDrafter::advance_states(bool first) {
   const std::int64_t rows = rows_.size();
   const std::int64_t width = head_.config().hidden_size;
-  const std::int32_t* tokens = upload<std::int32_t>(backend_, tokens_, rows_.tokens);
-  float* embedded = reserve<float>(backend_, embedded_, rows * width);
+  const std::int32_t* tokens = kernels::upload<std::int32_t>(backend_, tokens_, rows_.tokens);
+  float* embedded = kernels::reserve<float>(backend_, embedded_, rows * width);
   embedding_.forward(tokens, embedded, rows);
 
   float* previous = nullptr;
   if (!first) {
-    previous = reserve<float>(backend_, parent_states_, rows * width);
+    previous = kernels::reserve<float>(backend_, parent_states_, rows * width);
     backend_.gather_rows({.in = states_.as<float>(),
-                          .index = upload<std::int32_t>(backend_, parents_, rows_.parents),
+                          .index = kernels::upload<std::int32_t>(backend_, parents_, rows_.parents),
                           .out = previous,
                           .rows = rows,
                           .width = width});
   }
-  head_.advance(embedded, previous, reserve<float>(backend_, states_, rows * width), rows);
+  head_.advance(embedded, previous, kernels::reserve<float>(backend_, states_, rows * width), rows);
   stats_.rows += rows;
 }
 
 void RecurrentDrafter::find_candidates(const float* hidden) {
   const std::int64_t rows = rows_.size();
   const std::int64_t width = head_.config().hidden_size;
-  const std::int32_t* hidden_rows = upload<std::int32_t>(backend_, hidden_rows_, rows_.hidden_rows);
-  auto* ids = reserve<std::int32_t>(backend_, ids_, rows * kCandidates);
-  auto* log_probs = reserve<float>(backend_, log_probs_, rows * kCandidates);
-  auto* counts = reserve<std::int32_t>(backend_, counts_, rows);
+  const std::int32_t* hidden_rows =
+      kernels::upload<std::int32_t>(backend_, hidden_rows_, rows_.hidden_rows);
+  auto* ids = kernels::reserve<std::int32_t>(backend_, ids_, rows * kCandidates);
+  auto* log_probs = kernels::reserve<float>(backend_, log_probs_, rows * kCandidates);
+  auto* counts = kernels::reserve<std::int32_t>(backend_, counts_, rows);
   for (std::int64_t begin = 0; begin < rows; begin += rows_at_once_) {
     const std::int64_t count = std::min(rows_at_once_, rows - begin);
     const float* logits =

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "drafter/device_memory.h"
+#include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 
 namespace paceline::drafter {
@@ -35,7 +35,7 @@ RecurrentHead::Linear RecurrentHead::load(const WeightSource& weights, const std
   linear.weight = backend_.pack(matrix, kernels::Reduction::whole(k));
   if (with_bias) {
     const std::vector<float> bias = weights.vector(name + ".bias", n);
-    upload<float>(backend_, linear.bias, bias);
+    kernels::upload<float>(backend_, linear.bias, bias);
   }
   return linear;
 }
@@ -52,11 +52,11 @@ void RecurrentHead::advance(const float* embedded, const float* previous, float*
         {.in = embedded, .addend = previous, .out = state, .rows = rows, .width = width});
     return;
   }
-  float* from_token = reserve<float>(backend_, from_token_, rows * width);
+  float* from_token = kernels::reserve<float>(backend_, from_token_, rows * width);
   float* from_state = nullptr;
   multiply(rnn_w_, embedded, from_token, rows);
   if (previous != nullptr) {
-    from_state = reserve<float>(backend_, from_state_, rows * width);
+    from_state = kernels::reserve<float>(backend_, from_state_, rows * width);
     multiply(rnn_u_, previous, from_state, rows);
   }
   backend_.activate({.in = from_token,
@@ -71,7 +71,7 @@ void RecurrentHead::advance(const float* embedded, const float* previous, float*
 const float* RecurrentHead::logits(const float* hidden, const std::int32_t* hidden_row,
                                    const float* state, std::int64_t rows) {
   const std::int64_t width = config_.exit_dim;
-  float* x = reserve<float>(backend_, joined_, rows * 2 * config_.hidden_size);
+  float* x = kernels::reserve<float>(backend_, joined_, rows * 2 * config_.hidden_size);
   backend_.join_rows({.left = hidden,
                       .left_index = hidden_row,
                       .right = state,
@@ -80,7 +80,7 @@ const float* RecurrentHead::logits(const float* hidden, const std::int32_t* hidd
                       .left_width = config_.hidden_size,
                       .right_width = config_.hidden_size});
   if (config_.has_input_projection()) {
-    float* projected = reserve<float>(backend_, exit_, rows * width);
+    float* projected = kernels::reserve<float>(backend_, exit_, rows * width);
     multiply(input_, x, projected, rows);
     backend_.activate({.in = projected,
                        .bias = input_.bias.as<float>(),
@@ -89,7 +89,7 @@ const float* RecurrentHead::logits(const float* hidden, const std::int32_t* hidd
                        .width = width});
     x = projected;
   }
-  float* inner = reserve<float>(backend_, inner_, rows * width);
+  float* inner = kernels::reserve<float>(backend_, inner_, rows * width);
   for (const Linear& block : blocks_) {
     multiply(block, x, inner, rows);
     backend_.activate({.in = inner,
@@ -100,7 +100,7 @@ const float* RecurrentHead::logits(const float* hidden, const std::int32_t* hidd
                        .rows = rows,
                        .width = width});
   }
-  float* logits = reserve<float>(backend_, logits_, rows * config_.num_outputs());
+  float* logits = kernels::reserve<float>(backend_, logits_, rows * config_.num_outputs());
   multiply(output_, x, logits, rows);
   return logits;
 }

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
 
@@ -69,12 +70,13 @@ void together(parallel::World& world, const std::function<void()>& work) {
 }
 
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
-                       const ClusterOptions& cluster)
+                       const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
   world_.enter("configure");
   together(world_, [&] {
     tp_ = cluster.tp == 0 ? world_.size() : cluster.tp;
     read_model(model);
+    drafting_.emplace(draft, runtime::DraftedModel{model.model, config_, *checkpoint_});
   });
   replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
   together(world_, [&] {
@@ -83,11 +85,24 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
     numerics_id_ =
         runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
   });
+  compare_ranks();
+}
+
+// Ranks that compute with other numbers, or nodes with another copy of the model, would disagree on
+// tokens sooner or later: better to say so now, and why.
+void Deployment::compare_ranks() {
+  const auto name = [&](std::size_t rank) { return world_.name(static_cast<int>(rank)); };
   const std::vector<std::string> ids = gather_texts(world_.all(), numerics_id_);
-  for (int rank = 1; rank < world_.size(); ++rank) {
-    if (ids[static_cast<std::size_t>(rank)] == ids[0]) continue;
-    throw ConfigError("{} would compute with numerics {}, {} with {}", world_.name(0), ids[0],
-                      world_.name(rank), ids[static_cast<std::size_t>(rank)]);
+  const std::vector<std::string> models = gather_texts(world_.all(), model_sha256_);
+  for (std::size_t rank = 1; rank < ids.size(); ++rank) {
+    if (ids[rank] != ids[0]) {
+      throw ConfigError("{} would compute with numerics {}, {} with {}", name(0), ids[0],
+                        name(rank), ids[rank]);
+    }
+    if (!models[rank].empty() && models[rank] != models[0]) {
+      throw ConfigError("--model: {} and {} see different files under the same name", name(0),
+                        name(rank));
+    }
   }
 }
 
@@ -145,6 +160,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
     }
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, *replica_);
+    drafting_->load(*model_, *backend_);
   });
   checkpoint_.reset();  // its pages would count as this rank's memory
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/api.h"
+#include "launcher/drafting.h"
 #include "launcher/options.h"
 #include "parallel/placement.h"
 #include "parallel/world.h"
@@ -35,14 +36,15 @@ class Deployment {
  public:
   /// Reads the config, checks the checkpoint against it, cuts the world into replicas and deals the
   /// model to them. No weight is read. Throws ConfigError, the same on all ranks.
-  Deployment(parallel::World& world, const ModelOptions& model, const ClusterOptions& cluster);
+  Deployment(parallel::World& world, const ModelOptions& model, const ClusterOptions& cluster,
+             const DraftOptions& draft = {});
 
   /// Pages of the key/value cache: as many as `memory` bytes hold (0: what `sequences` of full
   /// length need, at most half of the node's free memory), the same number on all ranks of the
   /// world. Throws ConfigError if that is not one page.
   std::int32_t kv_pages(std::uint64_t memory, int sequences);
 
-  /// Loads this rank's weights.
+  /// Loads this rank's weights, and the drafter.
   void load(const runtime::LlamaModel::Limits& limits, std::int32_t num_pages);
 
   /// Where shards, threads and memory go: printed by --dry-run, one line an entry.
@@ -55,18 +57,20 @@ class Deployment {
   bool leads_replica() const { return replica_->rank() == 0; }
 
   const runtime::ModelConfig& config() const { return config_; }
-  /// Until `load`.
-  const runtime::Checkpoint& checkpoint() const { return *checkpoint_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }
   const std::string& numerics_id() const { return numerics_id_; }
+  /// runtime::model_fingerprint(), the same on every node. Empty but on each node's first rank.
+  const std::string& model_sha256() const { return model_sha256_; }
   kernels::Backend& backend() { return *backend_; }
   runtime::LlamaModel& model() { return *model_; }
+  Drafting& drafting() { return *drafting_; }
   const runtime::KvCache& cache() const { return *cache_; }
 
  private:
   void read_model(const ModelOptions& options);
   void make_backend(const ClusterOptions& options);
+  void compare_ranks();
 
   parallel::World& world_;
   int tp_ = 1;
@@ -79,8 +83,10 @@ class Deployment {
   parallel::Placement placement_;
   std::unique_ptr<kernels::Backend> backend_;
   std::string numerics_id_;
+  std::string model_sha256_;
   std::optional<runtime::KvCache> cache_;
   std::unique_ptr<runtime::LlamaModel> model_;
+  std::optional<Drafting> drafting_;
 };
 
 /// "84.1 MB"

@@ -11,7 +11,6 @@
 #include "launcher/deployment.h"
 #include "launcher/generate_report.h"
 #include "runtime/job/exchange.h"
-#include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
 namespace {
@@ -20,6 +19,7 @@ struct GenerateOptions {
   ModelOptions model;
   ClusterOptions cluster;
   BatchOptions batch;
+  DraftOptions draft;
   runtime::SamplingParams sampling;
   std::string input;
   std::string output;
@@ -66,7 +66,7 @@ runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deploy
   const runtime::SamplingParams& sampling = options.sampling;
   runtime::OutputManifest manifest;
   manifest.input_sha256 = input.sha256();
-  manifest.model_sha256 = runtime::model_fingerprint(options.model.model, deployment.checkpoint());
+  manifest.model_sha256 = deployment.model_sha256();
   manifest.job_seed = options.seed;
   manifest.numerics_id = deployment.numerics_id();
   manifest.options = {{"max_tokens", std::to_string(sampling.max_tokens)},
@@ -113,7 +113,7 @@ class GenerateRun {
   GenerateRun(const GenerateOptions& options, Context& context)
       : options_(options),
         context_(context),
-        deployment_(context.world, options.model, options.cluster) {}
+        deployment_(context.world, options.model, options.cluster, options.draft) {}
 
   int run();
 
@@ -186,17 +186,21 @@ int GenerateRun::run() {
   loaded_ = std::chrono::steady_clock::now();
   if (nothing_left()) return finish(runtime::RunEnd::kDone);
 
+  runtime::Drafting drafting{.drafter = nullptr, .shape = deployment_.drafting().shape()};
+  const int rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch);
   const runtime::SchedulerLimits limits{
       .max_sequences = options_.batch.max_batch,
-      .max_rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch),
+      .max_rows = rows,
       .page_size = runtime::kPageSize,
-      .num_pages = num_pages_};
+      .num_pages = num_pages_,
+      .max_sampled = drafting.shape.depth > 0 ? rows : options_.batch.max_batch};
   if (is_server()) {
     std::cerr << "loading " << options_.model.model << " on " << context_.world.size()
               << " rank(s), " << deployment_.numerics_id() << ", "
               << deployment_.backend().description() << "\n";
   }
-  deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sequences}, num_pages_);
+  deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sampled}, num_pages_);
+  drafting.drafter = deployment_.drafting().drafter();
   const auto loaded = std::chrono::steady_clock::now();
   load_seconds_ = std::chrono::duration<double>(loaded - loaded_).count();
   loaded_ = loaded;
@@ -205,7 +209,8 @@ int GenerateRun::run() {
       deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
       deployment_.cache().pool(),
       {.terminate = [this] { return winding_down_ || context_.signals.termination_requested(); },
-       .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }});
+       .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }},
+      drafting);
   runtime::RunEnd end = runtime::RunEnd::kDone;
   if (is_server()) {
     end = serve_all(engine);
@@ -332,6 +337,7 @@ void add_generate(CLI::App& app, Action& action) {
   add_options(*command, options->model);
   add_options(*command, options->cluster);
   add_options(*command, options->batch);
+  add_options(*command, options->draft);
   add_sampling_options(*command, *options);
   command->callback([options, &action] {
     action = [options](Context& context) { return GenerateRun(*options, context).run(); };

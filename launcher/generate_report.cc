@@ -50,6 +50,31 @@ Derived derive(const GenerateFigures& figures) {
           percentile(totals.ttft_ms, 0.5), percentile(totals.ttft_ms, 0.99)};
 }
 
+// How often a tree that reached a depth was accepted so far, by depth from 1.
+std::vector<double> acceptance_by_depth(const runtime::EngineStats& stats) {
+  std::vector<double> shares;
+  for (std::size_t depth = 0; depth < stats.drafted_at.size(); ++depth) {
+    if (stats.drafted_at[depth] == 0) break;
+    shares.push_back(static_cast<double>(stats.accepted_at[depth]) /
+                     static_cast<double>(stats.drafted_at[depth]));
+  }
+  return shares;
+}
+
+// All replicas' together.
+runtime::EngineStats draft_stats(const std::vector<runtime::ReplicaReport>& replicas) {
+  runtime::EngineStats sum;
+  for (const runtime::ReplicaReport& replica : replicas) {
+    sum.tree_rows += replica.stats.tree_rows;
+    sum.saved_rows += replica.stats.saved_rows;
+    for (std::size_t depth = 0; depth < sum.drafted_at.size(); ++depth) {
+      sum.drafted_at[depth] += replica.stats.drafted_at[depth];
+      sum.accepted_at[depth] += replica.stats.accepted_at[depth];
+    }
+  }
+  return sum;
+}
+
 OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   const runtime::EngineStats& stats = replica.stats;
   OrderedJson json;
@@ -57,13 +82,14 @@ OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   json["context_rows"] = stats.context_rows;
   json["generation_rows"] = stats.generation_rows;
   json["sampled_tokens"] = stats.sampled_tokens;
+  json["tree_rows"] = stats.tree_rows;
+  json["rows_saved_by_merging"] = stats.saved_rows;
+  json["acceptance_by_depth"] = acceptance_by_depth(stats);
   json["preemptions"] = stats.preemptions;
   json["peak_kv_pages"] = stats.peak_pages;
-  json["seconds"] = {{"agree", stats.time.agree},
-                     {"plan", stats.time.plan},
-                     {"forward", stats.time.forward},
-                     {"select", stats.time.select},
-                     {"accept", stats.time.accept}};
+  json["seconds"] = {{"agree", stats.time.agree},   {"plan", stats.time.plan},
+                     {"draft", stats.time.draft},   {"forward", stats.time.forward},
+                     {"select", stats.time.select}, {"accept", stats.time.accept}};
   return json;
 }
 
@@ -86,6 +112,21 @@ std::string summary_text(const GenerateFigures& figures) {
   line("tokens per step", fmt::format("{:.3f}", derived.tokens_per_step));
   line("time to first token", fmt::format("{:.0f} ms mean, {:.0f} ms p50, {:.0f} ms p99",
                                           derived.ttft_mean, derived.ttft_p50, derived.ttft_p99));
+  if (const runtime::EngineStats drafts = draft_stats(figures.replicas); drafts.tree_rows > 0) {
+    std::string shares;
+    for (const double share : acceptance_by_depth(drafts)) shares += fmt::format(" {:.2f}", share);
+    line("accepted by depth", shares.substr(1));
+    line("tree rows",
+         fmt::format("{} verified, {:.0f} % saved by merging", drafts.tree_rows,
+                     100 * ratio(static_cast<double>(drafts.saved_rows),
+                                 static_cast<double>(drafts.saved_rows + drafts.tree_rows))));
+    // A few unlucky trees say nothing; a thousand rows without a single hit do.
+    if (drafts.accepted_at[0] == 0 && drafts.tree_rows >= 1000) {
+      text +=
+          "warning: no drafted token was accepted; was the drafter trained for this model, with "
+          "this chat template?\n";
+    }
+  }
   std::string memory;
   for (const std::uint64_t bytes : figures.peak_memory) {
     memory += (memory.empty() ? "" : ", ") + size_text(bytes);
@@ -135,8 +176,9 @@ std::vector<std::uint64_t> gather_peak_memory(parallel::Communicator& ranks) {
 }
 
 std::string model_name(const std::filesystem::path& directory) {
-  const std::filesystem::path whole = std::filesystem::weakly_canonical(directory);
-  return whole.filename().string();
+  // A trailing slash leaves no last part, "." and links leave the wrong one.
+  const std::filesystem::path whole = std::filesystem::weakly_canonical(directory / ".");
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
 }
 
 ProgressLine::ProgressLine(const runtime::GenerateJob& job,

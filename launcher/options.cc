@@ -1,6 +1,41 @@
 #include "launcher/options.h"
 
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <map>
+
 namespace paceline::launcher {
+
+namespace {
+
+// "512MB", "2 GB" or a plain number of bytes to that number; units are powers of 1000, or of 1024
+// with an i (MiB).
+std::string to_bytes(std::string& text) {
+  const std::string expected = "expected a size such as 512MB, 2GB or 1GiB, not " + text;
+  std::uint64_t count = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (parsed.ec != std::errc()) return expected;
+  std::string unit = text.substr(static_cast<std::size_t>(parsed.ptr - text.data()));
+  std::erase(unit, ' ');
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char letter) { return std::tolower(letter); });
+  static const std::map<std::string, std::uint64_t> kUnits{{"", 1},
+                                                           {"b", 1},
+                                                           {"kb", 1000},
+                                                           {"mb", 1000'000},
+                                                           {"gb", 1000'000'000},
+                                                           {"kib", 1024},
+                                                           {"mib", 1024 * 1024},
+                                                           {"gib", 1024 * 1024 * 1024}};
+  const auto factor = kUnits.find(unit);
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 50;
+  if (factor == kUnits.end() || count > kMostBytes / factor->second) return expected;
+  text = std::to_string(count * factor->second);
+  return {};
+}
+
+}  // namespace
 
 void add_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model", options.model, "Hugging Face model directory")
@@ -68,9 +103,39 @@ void add_options(CLI::App& command, BatchOptions& options) {
       .add_option("--kv-memory", options.kv_memory,
                   "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
                   "requests of full length need, at most half of the free memory)")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(CLI::Validator(to_bytes, "SIZE", "size"))
       ->option_text("SIZE")
       ->group("Batching");
+}
+
+void add_options(CLI::App& command, DraftOptions& options) {
+  command
+      .add_option("--drafter", options.drafter,
+                  "Drafter directory (Apple's recurrent drafter format), or none")
+      ->option_text("DIR")
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--draft", options.shape,
+                  "Beams and tokens of each beam, up to 64x16; also the reach of --lookup")
+      ->option_text("WIDTHxDEPTH")
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--draft-nodes", options.max_nodes,
+                  "Keep only that many of the most probable nodes of a tree; 0: all")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_flag("--lookup", options.lookup,
+                "Also draft what followed the last tokens when they came before")
+      ->group("Speculation (changes the speed, never the answers)");
+  command
+      .add_option("--drafter-weights", options.weights, "Weight format to compute the drafter in")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
 }
 
 }  // namespace paceline::launcher

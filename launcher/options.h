@@ -29,9 +29,19 @@ struct BatchOptions {
   std::uint64_t kv_memory = 0;
 };
 
+/// Who guesses tokens ahead, and how many. Answers do not depend on it.
+struct DraftOptions {
+  std::string drafter = "none";
+  std::string shape = "4x4";
+  int max_nodes = 0;
+  bool lookup = false;
+  std::string weights = "auto";
+};
+
 /// Each option is declared once, here, with its name, default and help.
 void add_options(CLI::App& command, ModelOptions& options);
 void add_options(CLI::App& command, ClusterOptions& options);
 void add_options(CLI::App& command, BatchOptions& options);
+void add_options(CLI::App& command, DraftOptions& options);
 
 }  // namespace paceline::launcher

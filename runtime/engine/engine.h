@@ -1,11 +1,14 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string_view>
 #include <vector>
 
+#include "drafter/acceptance.h"
+#include "drafter/drafter.h"
 #include "kernels/api.h"
 #include "parallel/communicator.h"
 #include "runtime/engine/agreement.h"
@@ -16,7 +19,7 @@
 
 namespace paceline::runtime {
 
-/// What a step did for one request.
+/// A token that a step gave a request; a request that accepted drafts has several in a row.
 struct TokenEvent {
   std::uint64_t uid = 0;
   std::int32_t token = -1;  // the token sampled; -1 if there is none (kNonFinite)
@@ -27,6 +30,7 @@ struct TokenEvent {
 struct PhaseTimes {
   double agree = 0;    // waiting for the other ranks' and the leader's word
   double plan = 0;     // scheduling and packing
+  double draft = 0;    // guessing trees
   double forward = 0;  // the model, exchanges between ranks included
   double select = 0;   // choosing tokens
   double accept = 0;   // appending them
@@ -37,6 +41,11 @@ struct EngineStats {
   std::int64_t context_rows = 0;  // prompt tokens fed, recomputed ones included
   std::int64_t generation_rows = 0;
   std::int64_t sampled_tokens = 0;
+  std::int64_t tree_rows = 0;   // nodes verified, of the generation rows
+  std::int64_t saved_rows = 0;  // that merging equal beginnings saved
+  /// By depth from 1: trees that reached it, and how often its node was accepted.
+  std::array<std::int64_t, drafter::kMaxDraftDepth> drafted_at = {};
+  std::array<std::int64_t, drafter::kMaxDraftDepth> accepted_at = {};
   std::int64_t preemptions = 0;
   std::int32_t peak_pages = 0;
   PhaseTimes time;
@@ -48,12 +57,19 @@ struct EngineHooks {
   std::function<void(std::string_view)> enter_phase;  // "prefill", "decode", "wait"
 };
 
+/// Who guesses the next tokens, and how many.
+struct Drafting {
+  drafter::Drafter* drafter = nullptr;  // null: nobody
+  drafter::DraftShape shape;            // of every request, as far as rows and pages are free
+};
+
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and
 /// call `step` in turn; only the leader's control counts.
 class Engine {
  public:
   Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communicator& communicator,
-         const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks);
+         const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks,
+         Drafting drafting = {});
 
   /// One step (runtime/engine/step.cc shows it whole). The events returned are this step's own;
   /// they are known to be equal on all ranks once the next call returns. After a control with
@@ -70,19 +86,32 @@ class Engine {
 
  private:
   void apply(const Control& control);
+  void draft(const StepPlan& plan);
   std::vector<std::int32_t> select(const float* logits);
-  std::vector<TokenEvent> accept(const StepPlan& plan, const std::vector<std::int32_t>& tokens);
-  EndReason end_after(const Sequence& sequence, std::int32_t token) const;
+  std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,
+                                 const std::vector<std::int32_t>& tokens);
+  void append_accepted(const SampledSequence& sampled, const drafter::Accepted& accepted,
+                       std::vector<TokenEvent>& events);
+  void count_acceptance(const drafter::TokenTree& tree, const drafter::Accepted& accepted);
+  void settle(const float* hidden);
+  EndReason end_after(const Sequence& sequence, std::int32_t generated, std::int32_t token) const;
 
   LlamaModel& model_;
   kernels::Backend& backend_;
   EngineHooks hooks_;
   Agreement agreement_;
+  Drafting drafting_;
   Scheduler scheduler_;
   kernels::KvPool cache_;
   PackedBatch batch_;
-  kernels::Buffer sampling_;  // SamplingRow [R]
-  kernels::Buffer tokens_;    // int32 [R]
+  std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
+  std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
+  std::vector<kernels::KvMove> moves_;      // of accepted nodes
+  std::vector<std::int32_t> state_rows_;    // of this step's hidden states, those to keep
+  kernels::Buffer states_;                  // [max_sequences, hidden]: what was kept
+  kernels::Buffer sampling_;                // SamplingRow [R]
+  kernels::Buffer tokens_;                  // int32 [R]
+  kernels::Buffer moves_memory_, state_rows_memory_;
   std::uint64_t last_decisions_ = 0;
   bool stopped_ = false;
   EngineStats stats_;

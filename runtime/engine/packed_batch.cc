@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "kernels/core/error.h"
+
 namespace paceline::runtime {
 namespace {
 
-void append(const PlannedRows& planned, std::int32_t index, PackedBatch& batch) {
+const drafter::TokenTree kNoTree;
+
+void append_known_rows(const PlannedRows& planned, std::int32_t index, PackedBatch& batch) {
   const Sequence& sequence = *planned.sequence;
   for (std::int32_t i = 0; i < planned.rows; ++i) {
     const std::int32_t position = sequence.computed + i;
@@ -17,18 +21,61 @@ void append(const PlannedRows& planned, std::int32_t index, PackedBatch& batch) 
                           .base = position + 1,
                           .first_ancestor = 0});
   }
-  std::copy(sequence.pages.begin(), sequence.pages.end(),
-            batch.page_table.begin() + index * batch.page_stride);
-  if (planned.samples) {
-    batch.sampled_rows.push_back(static_cast<std::int32_t>(batch.size() - 1));
-    batch.sampling.push_back(sequence.sampling());
-    batch.sampled.push_back(planned.sequence);
+}
+
+// Node i waits in the slot i behind the last known token, whatever its depth; its path's slots are
+// its ancestors.
+void append_tree_rows(const Sequence& sequence, const drafter::TokenTree& tree, std::int32_t index,
+                      PackedBatch& batch) {
+  const drafter::AncestorLists paths = drafter::ancestor_lists(tree);
+  const auto first_ancestor = static_cast<std::int32_t>(batch.ancestors.size());
+  for (const std::int32_t node : paths.nodes) {
+    batch.ancestors.push_back(sequence.length() + node);
+  }
+  for (std::int32_t i = 0; i < tree.size(); ++i) {
+    const drafter::TreeNode& node = tree.nodes()[static_cast<std::size_t>(i)];
+    const std::int32_t position = sequence.length() + node.depth - 1;
+    batch.tokens.push_back(node.token);
+    batch.positions.push_back(position);
+    batch.rows.push_back(
+        {.sequence = index,
+         .position = position,
+         .slot = sequence.length() + i,
+         .base = sequence.length(),
+         .first_ancestor = first_ancestor + paths.first[static_cast<std::size_t>(i)]});
   }
 }
 
-}  // namespace
+// Logits for the last known token's row and the tree's, which follow it.
+void append_samples(const PlannedRows& planned, const drafter::TokenTree& tree, std::int32_t index,
+                    PackedBatch& batch) {
+  const Sequence& sequence = *planned.sequence;
+  batch.sampled.push_back({.sequence = planned.sequence,
+                           .table_row = index,
+                           .first = static_cast<std::int32_t>(batch.sampled_rows.size()),
+                           .tree = &tree});
+  const auto root = static_cast<std::int32_t>(batch.size()) - 1 - tree.size();
+  batch.sampled_rows.push_back(root);
+  batch.sampling.push_back(sequence.sampling(0));
+  for (std::int32_t i = 0; i < tree.size(); ++i) {
+    batch.sampled_rows.push_back(root + 1 + i);
+    batch.sampling.push_back(sequence.sampling(tree.nodes()[static_cast<std::size_t>(i)].depth));
+  }
+}
 
-void pack(const StepPlan& plan, PackedBatch& batch) {
+void append(const PlannedRows& planned, const drafter::TokenTree& tree, std::int32_t index,
+            PackedBatch& batch) {
+  check(tree.size() <= planned.draft.max_nodes, "a tree of {} nodes where {} are planned",
+        tree.size(), planned.draft.max_nodes);
+  append_known_rows(planned, index, batch);
+  append_tree_rows(*planned.sequence, tree, index, batch);
+  const Sequence& sequence = *planned.sequence;
+  std::copy(sequence.pages.begin(), sequence.pages.end(),
+            batch.page_table.begin() + index * batch.page_stride);
+  if (planned.samples) append_samples(planned, tree, index, batch);
+}
+
+void clear(PackedBatch& batch) {
   batch.tokens.clear();
   batch.positions.clear();
   batch.rows.clear();
@@ -37,6 +84,14 @@ void pack(const StepPlan& plan, PackedBatch& batch) {
   batch.sampling.clear();
   batch.sampled.clear();
   batch.page_stride = 0;
+}
+
+}  // namespace
+
+void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, PackedBatch& batch) {
+  check(trees.size() == plan.generation.size(), "{} draft trees for {} sequences", trees.size(),
+        plan.generation.size());
+  clear(batch);
   for (const auto* group : {&plan.context, &plan.generation}) {
     for (const PlannedRows& planned : *group) {
       batch.page_stride =
@@ -46,8 +101,9 @@ void pack(const StepPlan& plan, PackedBatch& batch) {
   const std::size_t sequences = plan.context.size() + plan.generation.size();
   batch.page_table.assign(sequences * static_cast<std::size_t>(batch.page_stride), -1);
   std::int32_t index = 0;
-  for (const auto* group : {&plan.context, &plan.generation}) {
-    for (const PlannedRows& planned : *group) append(planned, index++, batch);
+  for (const PlannedRows& planned : plan.context) append(planned, kNoTree, index++, batch);
+  for (std::size_t i = 0; i < plan.generation.size(); ++i) {
+    append(plan.generation[i], trees[i], index++, batch);
   }
 }
 

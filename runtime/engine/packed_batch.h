@@ -1,15 +1,27 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "drafter/token_tree.h"
 #include "kernels/params.h"
 #include "runtime/engine/scheduler.h"
 
 namespace paceline::runtime {
 
-/// One step's rows, as the model sees them: context rows first, generation rows after. All host
-/// memory; filled again each step without allocating once it has grown.
+/// A sequence that a step samples for: its rows with logits stand together, the row of its last
+/// known token first, then those of its tree's nodes.
+struct SampledSequence {
+  Sequence* sequence = nullptr;
+  std::int32_t table_row = 0;                // of the page table
+  std::int32_t first = 0;                    // its first row with logits, counted among those
+  const drafter::TokenTree* tree = nullptr;  // never null; empty for a prompt
+};
+
+/// One step's rows, as the model sees them: context rows first, generation rows after, each of
+/// these with its draft tree behind it. All host memory; filled again each step without allocating
+/// once it has grown.
 struct PackedBatch {
   std::vector<std::int32_t> tokens;      // [M]
   std::vector<std::int32_t> positions;   // [M]
@@ -19,17 +31,23 @@ struct PackedBatch {
   std::int64_t page_stride = 0;
   std::vector<std::int32_t> sampled_rows;      // [R]: rows whose logits are needed
   std::vector<kernels::SamplingRow> sampling;  // [R]
-  std::vector<Sequence*> sampled;              // [R]
+  std::vector<SampledSequence> sampled;
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
+  kernels::PageTable host_page_table() const { return {page_table.data(), page_stride}; }
 };
 
-/// Lays a plan out. Example: a prompt of 5 fed in chunks of 3 beside a sequence of 9 known tokens:
+/// Lays a plan out; `trees` has one tree for each of plan.generation, within its draft shape.
+/// Example: a prompt of 5 fed in chunks of 3 beside a sequence of 9 known tokens with the tree
+/// a(b, c):
 ///
-///   row         0  1  2 | 3
-///   sequence    0  0  0 | 1
-///   position    0  1  2 | 8
-///   sampled              3
-void pack(const StepPlan& plan, PackedBatch& batch);
+///   row         0  1  2 | 3  4  5  6
+///   sequence    0  0  0 | 1  1  1  1
+///   token       .  .  . | .  a  b  c
+///   position    0  1  2 | 8  9 10 10
+///   slot        0  1  2 | 8  9 10 11
+///   ancestors           |    9 9,10 9,11     (slots)
+///   sampled             | 0  1  2  3
+void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, PackedBatch& batch);
 
 }  // namespace paceline::runtime

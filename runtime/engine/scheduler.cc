@@ -73,6 +73,7 @@ std::int32_t Scheduler::missing_pages(const Sequence& sequence, std::int32_t slo
 void Scheduler::preempt(ByArrival::iterator victim) {
   free_pages(*victim->second);
   victim->second->computed = 0;
+  victim->second->hidden_row = -1;
   waiting_.emplace(victim->first, std::move(victim->second));
   running_.erase(victim);
   ++preemptions_;
@@ -133,11 +134,59 @@ void Scheduler::plan_context(StepPlan& plan, std::int32_t& row_budget) {
   }
 }
 
-StepPlan Scheduler::plan() {
+bool Scheduler::prompts_wait() const {
+  return !waiting_.empty() || std::any_of(running_.begin(), running_.end(), [](const auto& entry) {
+    return !entry.second->in_generation();
+  });
+}
+
+// Rows set aside for drafts before prompts take theirs: half of what is left while prompts wait.
+std::int32_t Scheduler::draft_rows(const StepPlan& plan, const drafter::DraftShape& shape,
+                                   std::int32_t row_budget) const {
+  const auto requests = static_cast<std::int32_t>(plan.generation.size());
+  const std::int32_t sampled = std::max(limits_.max_sampled, limits_.max_sequences);
+  const std::int32_t rows = prompts_wait() ? row_budget / 2 : row_budget;
+  return std::min({rows, sampled - limits_.max_sequences, requests * shape.max_nodes});
+}
+
+// The same number of nodes for every request in generation, cut to what it can use: a branch no
+// deeper than the tokens that it may still give (the last of which is sampled, not drafted), and
+// the slots of pages that are free without taking any from another.
+void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, std::int32_t rows) {
+  if (plan.generation.empty()) return;
+  const std::int32_t share = rows / static_cast<std::int32_t>(plan.generation.size());
+  for (PlannedRows& planned : plan.generation) {
+    Sequence& sequence = *planned.sequence;
+    const std::int32_t depth =
+        std::min(shape.depth, sequence.request.max_new_tokens - sequence.generated() - 1);
+    // The last row of a prompt's last chunk looks like generation, but has no state to draft from.
+    std::int32_t nodes = depth > 0 && sequence.hidden_row >= 0 ? share : 0;
+    while (missing_pages(sequence, sequence.length() + nodes) > pages_.free_pages()) --nodes;
+    if (nodes == 0) continue;
+    const std::int32_t missing = missing_pages(sequence, sequence.length() + nodes);
+    for (std::int32_t i = 0; i < missing; ++i) sequence.pages.push_back(pages_.acquire());
+    planned.draft = {shape.width, depth, nodes};
+  }
+}
+
+// Gives back what the last step's tree held beyond the sequence itself.
+void Scheduler::trim_pages(Sequence& sequence) {
+  const auto needed = static_cast<std::size_t>(pages_for(sequence.length()));
+  while (sequence.pages.size() > needed) {
+    pages_.release(sequence.pages.back());
+    sequence.pages.pop_back();
+  }
+}
+
+StepPlan Scheduler::plan(const drafter::DraftShape& shape) {
+  for (auto& [arrival, sequence] : running_) trim_pages(*sequence);
   StepPlan plan;
   std::int32_t row_budget = limits_.max_rows;
   plan_generation(plan, row_budget);
+  const std::int32_t drafted = draft_rows(plan, shape, row_budget);
+  row_budget -= drafted;
   plan_context(plan, row_budget);
+  plan_drafts(plan, shape, drafted);
   if (plan.empty() && !running_.empty()) {
     // Only prompts are running and none of them gets a page: the oldest one takes the others'.
     const auto oldest = running_.begin();

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "drafter/drafter.h"
 #include "runtime/engine/kv_pages.h"
 #include "runtime/engine/sequence.h"
 
@@ -16,6 +17,7 @@ struct SchedulerLimits {
   std::int32_t max_rows = 0;       // rows of one packed step
   std::int32_t page_size = 0;      // slots per page
   std::int32_t num_pages = 0;
+  std::int32_t max_sampled = 0;  // rows of one step that may need logits; 0: max_sequences
 };
 
 /// One sequence's share of a step: its tokens [sequence->computed, sequence->computed + rows).
@@ -24,6 +26,8 @@ struct PlannedRows {
   std::int32_t rows = 0;
   /// The rows reach the sequence's last known token, so the step samples the next one.
   bool samples = false;
+  /// Generation: rows and slots behind the last token that its draft tree may use.
+  drafter::DraftShape draft = {};
 };
 
 /// What a step will compute: prompt chunks first, generation rows after.
@@ -42,6 +46,8 @@ struct StepPlan {
 /// first, so that a long prompt never delays the answers of others; what is left of the row budget
 /// goes to prompt chunks, oldest request first. When pages run out the youngest running request is
 /// preempted: its pages are freed and it waits, keeping its place and its tokens, to be recomputed.
+/// Draft trees get rows, logits and pages that nothing else needs: they never cost a prompt more
+/// than half of the rows, nor a request its pages.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
@@ -56,7 +62,9 @@ class Scheduler {
   /// may have ended by itself in the same step.
   void remove(std::uint64_t uid);
 
-  StepPlan plan();
+  /// `shape` is what is to be drafted for every request in generation; its max_nodes are reserved
+  /// as far as there is room, and planned.draft says what a tree may have.
+  StepPlan plan(const drafter::DraftShape& shape = {});
 
   Sequence* find(std::uint64_t uid);
   std::size_t running() const { return running_.size(); }
@@ -72,6 +80,11 @@ class Scheduler {
   bool reserve(std::uint64_t arrival, Sequence& sequence, std::int32_t slots);
   void preempt(ByArrival::iterator victim);
   void plan_generation(StepPlan& plan, std::int32_t& row_budget);
+  bool prompts_wait() const;
+  std::int32_t draft_rows(const StepPlan& plan, const drafter::DraftShape& shape,
+                          std::int32_t row_budget) const;
+  void plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, std::int32_t rows);
+  void trim_pages(Sequence& sequence);
   void plan_context(StepPlan& plan, std::int32_t& row_budget);
   void free_pages(Sequence& sequence);
 

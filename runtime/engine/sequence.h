@@ -31,6 +31,9 @@ struct Sequence {
   std::vector<std::int32_t> tokens;
   std::vector<std::int32_t> pages;  // page of slots [i * page_size, (i + 1) * page_size)
   std::int32_t computed = 0;
+  /// Where the hidden state of the row that gave the last token stands among those that the engine
+  /// keeps; -1: none (before the first token, or after preemption).
+  std::int32_t hidden_row = -1;
 
   std::int32_t length() const { return static_cast<std::int32_t>(tokens.size()); }
   std::int32_t pending() const { return length() - computed; }
@@ -40,9 +43,11 @@ struct Sequence {
   /// One row to feed, after the prompt: plain decoding.
   bool in_generation() const { return pending() == 1 && computed > 0; }
 
-  kernels::SamplingRow sampling() const {
+  /// How the token after the last known one (`depth` 0), or after a tree node of that depth, is
+  /// chosen.
+  kernels::SamplingRow sampling(std::int32_t depth) const {
     return {request.temperature, request.top_k, request.top_p, request.seed,
-            static_cast<std::uint64_t>(length())};
+            static_cast<std::uint64_t>(length() + depth)};
   }
 };
 

@@ -18,8 +18,10 @@ class PhaseClock {
 
 }  // namespace
 
-// The whole algorithm: agree on what came in, plan, feed one packed batch, choose a token for every
-// sequence that has been fed to its end, append.
+// The whole algorithm: agree on what came in; plan; guess a tree of next tokens for every request
+// in generation; feed prompt chunks, last tokens and trees as one packed batch; choose a token at
+// every node; accept the path on which the guesses equal the choices. Without a drafter the trees
+// are empty, and this is autoregressive decoding.
 std::vector<TokenEvent> Engine::step(const Control& mine) {
   PhaseClock clock;
   hooks_.enter_phase("wait");
@@ -28,23 +30,27 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
 
   apply(control);
   if (stopped_) return {};
-  const StepPlan plan = scheduler_.plan();
+  const StepPlan plan = scheduler_.plan(drafting_.shape);
   if (plan.empty()) {
     last_decisions_ = 0;
     return {};
   }
-  pack(plan, batch_);
   clock.lap(stats_.time.plan);
 
+  draft(plan);
+  clock.lap(stats_.time.draft);
+
   hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
+  pack(plan, trees_, batch_);
   const float* hidden = model_.forward(batch_, cache_);
-  const float* logits = model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled.size()));
+  const float* logits =
+      model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled_rows.size()));
   clock.lap(stats_.time.forward);
 
   const std::vector<std::int32_t> tokens = select(logits);
   clock.lap(stats_.time.select);
 
-  std::vector<TokenEvent> events = accept(plan, tokens);
+  std::vector<TokenEvent> events = accept(plan, hidden, tokens);
   clock.lap(stats_.time.accept);
   return events;
 }

@@ -37,13 +37,21 @@ Control ReplicaLeader::next_control() {
   return control;
 }
 
+// A request's tokens of one step stand together. What follows a stop string that one of them
+// completes is dropped: plain decoding would not have come to it.
 void ReplicaLeader::digest(const std::vector<TokenEvent>& events) {
-  for (const TokenEvent& event : events) {
-    const auto answer = answers_.find(event.uid);
-    check(answer != answers_.end(), "a token for request {}, which is not running", event.uid);
+  for (std::size_t i = 0; i < events.size();) {
+    const std::uint64_t uid = events[i].uid;
+    const auto answer = answers_.find(uid);
+    check(answer != answers_.end(), "a token for request {}, which is not running", uid);
     answer->second.count_step();
-    if (!answer->second.push(event)) continue;
-    if (event.end == EndReason::kNone) cancels_.push_back(event.uid);
+    bool complete = false;
+    for (; i < events.size() && events[i].uid == uid; ++i) {
+      if (complete) continue;
+      complete = answer->second.push(events[i]);
+      if (complete && events[i].end == EndReason::kNone) cancels_.push_back(uid);
+    }
+    if (!complete) continue;
     unconfirmed_.push_back(answer->second.take());
     answers_.erase(answer);
   }

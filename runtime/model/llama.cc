@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 
 namespace paceline::runtime {
@@ -127,10 +128,7 @@ void LlamaModel::allocate_step_memory(const Limits& limits) {
 
 void LlamaModel::upload(const PackedBatch& batch) {
   const auto copy = [&](const auto& host, Buffer& device) {
-    const std::size_t bytes = host.size() * sizeof(host[0]);
-    // Grows by doubling: after a few steps nothing is allocated any more.
-    if (bytes > device.bytes()) device = backend_.allocate(std::max(bytes, 2 * device.bytes()));
-    if (bytes > 0) backend_.upload(device.as<void>(), host.data(), bytes);
+    kernels::upload<typename std::decay_t<decltype(host)>::value_type>(backend_, device, host);
   };
   copy(batch.tokens, batch_.tokens);
   copy(batch.positions, batch_.positions);
@@ -138,6 +136,7 @@ void LlamaModel::upload(const PackedBatch& batch) {
   copy(batch.ancestors, batch_.ancestors);
   copy(batch.page_table, batch_.page_table);
   copy(batch.sampled_rows, batch_.sampled_rows);
+  page_table_ = {batch_.page_table.as<std::int32_t>(), batch.page_stride};
 }
 
 void LlamaModel::rms_norm(const float* in, const Buffer& weight, float* out, std::int64_t rows) {
@@ -154,7 +153,6 @@ void LlamaModel::attention(Layer& layer, int index, const kernels::KvPool& cache
                            const PackedBatch& batch) {
   const std::int64_t rows = batch.size();
   const int heads = static_cast<int>(plan_.query_heads.size());
-  const kernels::PageTable page_table{batch_.page_table.as<std::int32_t>(), batch.page_stride};
   rms_norm(residual_.as<float>(), layer.attention_norm, normed_.as<float>(), rows);
   layer.qkv->forward(normed_.as<float>(), qkv_.as<float>(), rows);
   backend_.rope_append({.qkv = qkv_.as<float>(),
@@ -165,7 +163,7 @@ void LlamaModel::attention(Layer& layer, int index, const kernels::KvPool& cache
                         .layer = index,
                         .num_heads = heads,
                         .rows_at = batch_.rows.as<kernels::RowPlace>(),
-                        .page_table = page_table,
+                        .page_table = page_table_,
                         .rows = rows});
   backend_.attention({.qkv = qkv_.as<float>(),
                       .qkv_stride = (heads + 2 * cache.num_heads) * config_.head_dim,
@@ -176,7 +174,7 @@ void LlamaModel::attention(Layer& layer, int index, const kernels::KvPool& cache
                       .scale = attention_scale_,
                       .rows_at = batch_.rows.as<kernels::RowPlace>(),
                       .ancestors = batch_.ancestors.as<std::int32_t>(),
-                      .page_table = page_table,
+                      .page_table = page_table_,
                       .out = attended_.as<float>(),
                       .rows = rows});
   layer.attention_out->add(attended_.as<float>(), residual_.as<float>(), rows);

@@ -37,6 +37,8 @@ class LlamaModel {
   /// valid until the next call.
   const float* logits(const float* hidden, std::int64_t rows);
 
+  /// The last batch's, on the device.
+  const kernels::PageTable& page_table() const { return page_table_; }
   /// Rows of the input embedding: tokens [rows] and out [rows, hidden] are device memory.
   void embed(const std::int32_t* tokens, float* out, std::int64_t rows);
 
@@ -82,6 +84,7 @@ class LlamaModel {
   kernels::Buffer inv_freq_;  // [head_dim / 2]
 
   DeviceBatch batch_;
+  kernels::PageTable page_table_;
   kernels::Buffer residual_;   // [M, hidden]: the residual stream
   kernels::Buffer normed_;     // [M, hidden]
   kernels::Buffer qkv_;        // [M, (query heads + 2 kv heads) * head_dim]

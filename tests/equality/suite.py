@@ -7,25 +7,36 @@ import pathlib
 from cases import (CASES, DIFFERENT_FORMATS, FULL_CASES, PERPLEXITY_CASES, POOL_PAGES,
                    SHARP_CASES, UNEVEN)
 from command import (MODELS, RunFailed, checked_command, first_difference, generate, mpirun, shown)
-from twins import random_model, twin_model
+from twins import random_drafter, random_model, twin_model
 
 ALONE = 3  # requests of a run that get a job each
 
 
-def options_of(row):
+# Who drafts: DRAFTER stands for the random drafter of the row's model.
+DRAFTER = "DRAFTER"
+DRAFTS = {
+    "none": [],
+    "lookup": ["--lookup", "--draft", "1x7"],
+    "lookups": ["--lookup", "--draft", "8x4", "--draft-nodes", "11"],
+    "beams": ["--drafter", DRAFTER, "--draft", "5x3"],
+    "both": ["--drafter", DRAFTER, "--lookup", "--draft", "2x9", "--draft-nodes", "14"],
+}
+
+
+def options_of(row, drafter):
     """The options of `paceline generate` for a row."""
     words = [*row["case"].options, "--tp", row["tp"], "--threads", row["threads"],
              "--max-batch", row["max_batch"], "--max-batch-tokens", row["chunk"],
              "--isa", row["isa"], "--exchange", row["exchange"]]
     if row["pool"] == "small":
         words += ["--kv-memory", row["case"].kv_memory(row["tp"])]
-    return words
+    return words + [drafter if word == DRAFTER else word for word in DRAFTS[row["draft"]]]
 
 
 def plainest(case, isa):
     """The row of a reference: one rank, one thread, one request at a time, prompts in one chunk."""
     return {"case": case, "tp": 1, "replicas": 1, "threads": 1, "max_batch": 1, "chunk": 512,
-            "pool": "ample", "company": "file", "isa": isa, "exchange": "auto"}
+            "pool": "ample", "company": "file", "isa": isa, "exchange": "auto", "draft": "none"}
 
 
 def compare(expected, actual, same_input):
@@ -55,6 +66,12 @@ def check_pool(report, words):
         raise RunFailed(f"{pages} KV pages were used of {POOL_PAGES}: {shown(words)}")
 
 
+def check_drafted(report, words):
+    """A drafter whose guesses never reach the model tests nothing."""
+    if sum(replica["tree_rows"] for replica in report["replicas"]) == 0:
+        raise RunFailed(f"nothing was drafted: {shown(words)}")
+
+
 class Suite:
     """Runs rows and compares them with the references."""
 
@@ -70,13 +87,20 @@ class Suite:
                 random_model(source, UNEVEN)
             self.models[name] = self.folder / name
             twin_model(source, self.models[name])
+            config = json.loads((self.models[name] / "config.json").read_text())
+            random_drafter(self.drafter_of(name), config)
         self.answers = {}  # (case, isa): (answers, report, words)
         self.scores = {}  # (case, isa): (what perplexity printed, words)
 
+    def drafter_of(self, model):
+        return self.folder / f"{model}-drafter"
+
     def generate(self, stem, row, requests, more=()):
         """One job: (answers, report, words)."""
-        return generate(self.paceline, self.models[row["case"].model], self.folder / stem, requests,
-                        [*options_of(row), *more], ranks=row["tp"] * row["replicas"])
+        model = row["case"].model
+        options = options_of(row, self.drafter_of(model))
+        return generate(self.paceline, self.models[model], self.folder / stem, requests,
+                        [*options, *more], ranks=row["tp"] * row["replicas"])
 
     def score(self, row):
         """One perplexity: (what it printed, words)."""
@@ -120,6 +144,9 @@ class Suite:
                     same_input=row["company"] == "file")
             if row["pool"] == "small":
                 check_pool(*actual[1:])
+            # Lookup has to find something first, and a full batch leaves no rows.
+            if DRAFTER in DRAFTS[row["draft"]] and row["max_batch"] < row["chunk"]:
+                check_drafted(*actual[1:])
 
     def check_perplexity(self, row):
         """One perplexity against the reference: the same number to the last bit."""

@@ -127,3 +127,29 @@ def random_model(destination, config):
     tensor("model.norm", [hidden], 0.75, 1.25)
     linear("lm_head", config["vocab_size"], hidden)
     write_safetensors(destination / "model.safetensors", tensors)
+
+
+def random_drafter(destination, config):
+    """Writes a recurrent drafter of random weights for a model of that config: it guesses badly."""
+    destination = pathlib.Path(destination)
+    destination.mkdir()
+    vocabulary, hidden = config["vocab_size"], config["hidden_size"]
+    (destination / "config.json").write_text(json.dumps({
+        "model_type": "recurrent_drafting_drafter", "vocab_size": vocabulary,
+        "hidden_size": hidden, "exit_dim": 2 * hidden, "num_draft_layers": 1, "rnn": True}))
+    draw = random.Random("random drafter")
+    tensors = {}
+
+    def tensor(name, shape):
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        bound = (6 / shape[-1])**0.5
+        values = array.array("f", (bound * (2 * draw.random() - 1) for _ in range(count)))
+        tensors[name] = ("F32", shape, values.tobytes())
+
+    tensor("rnn_w.weight", [hidden, hidden])
+    tensor("rnn_u.weight", [hidden, hidden])
+    tensor("rnn_u.bias", [hidden])
+    tensor("lm_head.0.linear.weight", [2 * hidden, 2 * hidden])
+    tensor("lm_head.0.linear.bias", [2 * hidden])
+    tensor("lm_head.1.weight", [vocabulary, 2 * hidden])
+    write_safetensors(destination / "model.safetensors", tensors)

@@ -1,4 +1,4 @@
-"""Inputs and models made for the suite. Prompts are token ids: the tiny models have no tokenizer."""
+"""Inputs and models made for the suite; prompts are token ids, the models have no tokenizer."""
 
 import json
 import random

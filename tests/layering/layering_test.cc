@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 // kernels <- parallel <- drafter <- runtime <- launcher: an arrow points to the folder that
@@ -26,9 +26,18 @@ struct Include {
   std::string name;  // what stands between the quotes or brackets
 };
 
+// "parallel/shards.h" for `#include "parallel/shards.h"`, "mpi.h" for `#include <mpi.h>`; empty for
+// any other line.
+std::string included_name(const std::string& line) {
+  constexpr std::string_view kDirective = "#include ";
+  if (line.rfind(kDirective, 0) != 0) return {};
+  const std::size_t end = line.find_last_of("\">");
+  const std::size_t begin = line.find_first_of("\"<") + 1;
+  return end == std::string::npos || end < begin ? std::string() : line.substr(begin, end - begin);
+}
+
 std::vector<Include> includes_of(const std::string& folder) {
   const std::filesystem::path root = PACELINE_SOURCE_DIR;
-  static const std::regex pattern(R"(^\s*#\s*include\s*[<"]([^>"]+)[>"])");
   std::vector<Include> found;
   if (!std::filesystem::exists(root / folder)) return found;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(root / folder)) {
@@ -38,9 +47,9 @@ std::vector<Include> includes_of(const std::string& folder) {
     }
     std::ifstream file(entry.path());
     for (std::string line; std::getline(file, line);) {
-      std::smatch match;
-      if (!std::regex_search(line, match, pattern)) continue;
-      found.push_back({std::filesystem::relative(entry.path(), root).string(), match[1]});
+      const std::string name = included_name(line);
+      if (name.empty()) continue;
+      found.push_back({std::filesystem::relative(entry.path(), root).string(), name});
     }
   }
   return found;

@@ -25,7 +25,9 @@ void accept(Scheduler& scheduler, const StepPlan& plan) {
   for (const auto* group : {&plan.context, &plan.generation}) {
     for (const PlannedRows& planned : *group) {
       planned.sequence->computed += planned.rows;
-      if (planned.samples) planned.sequence->tokens.push_back(7);
+      if (!planned.samples) continue;
+      planned.sequence->tokens.push_back(7);
+      planned.sequence->hidden_row = 0;
     }
   }
   for (const auto* group : {&plan.context, &plan.generation}) {
@@ -140,7 +142,7 @@ TEST(Scheduler, ServesRandomLoadsToTheEnd) {
       EXPECT_LE(plan.context.size() + plan.generation.size(),
                 static_cast<std::size_t>(limits.max_sequences));
       PackedBatch batch;
-      pack(plan, batch);
+      pack(plan, std::vector<drafter::TokenTree>(plan.generation.size()), batch);
       for (const std::int32_t page : batch.page_table) EXPECT_GE(page, -1);
       accept(scheduler, plan);
       ASSERT_LT(++steps, 5000) << "seed " << seed;
@@ -157,7 +159,8 @@ TEST(PackedBatch, PutsContextRowsFirst) {
   for (int i = 0; i < 4; ++i) step(scheduler);
   scheduler.add(request(2, 5));
   PackedBatch batch;
-  pack(scheduler.plan(), batch);
+  const StepPlan plan = scheduler.plan();
+  pack(plan, std::vector<drafter::TokenTree>(plan.generation.size()), batch);
   EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{200, 201, 202, 7}));
   EXPECT_EQ(batch.positions, (std::vector<std::int32_t>{0, 1, 2, 8}));
   EXPECT_EQ(batch.rows[2].sequence, 0);
@@ -167,6 +170,58 @@ TEST(PackedBatch, PutsContextRowsFirst) {
   EXPECT_EQ(batch.sampling[0].index, 9u);
   EXPECT_EQ(batch.page_stride, 1);
   EXPECT_EQ(batch.page_table, (std::vector<std::int32_t>{1, 0}));
+}
+
+TEST(PackedBatch, PutsTreesBehindTheirSequences) {
+  // The example in packed_batch.h: 9 known tokens with the tree a(b, c).
+  Scheduler scheduler(
+      {.max_sequences = 2, .max_rows = 16, .page_size = 16, .num_pages = 4, .max_sampled = 8});
+  scheduler.add(request(1, 4, 20));
+  for (int i = 0; i < 5; ++i) step(scheduler);
+  const StepPlan plan = scheduler.plan({.width = 2, .depth = 2, .max_nodes = 4});
+  ASSERT_EQ(plan.generation.size(), 1u);
+  EXPECT_EQ(plan.generation[0].draft, (drafter::DraftShape{2, 2, 4}));
+  std::vector<drafter::TokenTree> trees(1);
+  trees[0].add(-1, 50, 0, 0);
+  trees[0].add(0, 51, 0, 0);
+  trees[0].add(0, 52, 0, 0);
+  PackedBatch batch;
+  pack(plan, trees, batch);
+  EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{7, 50, 51, 52}));
+  EXPECT_EQ(batch.positions, (std::vector<std::int32_t>{8, 9, 10, 10}));
+  EXPECT_EQ(batch.rows[3].slot, 11);
+  EXPECT_EQ(batch.rows[3].base, 9);
+  const auto first = static_cast<std::size_t>(batch.rows[3].first_ancestor);
+  EXPECT_EQ(batch.ancestors[first], 9);
+  EXPECT_EQ(batch.ancestors[first + 1], 11);
+  EXPECT_EQ(batch.sampled_rows, (std::vector<std::int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(batch.sampling[0].index, 9u);
+  EXPECT_EQ(batch.sampling[3].index, 11u);
+}
+
+TEST(Scheduler, DraftsTakeOnlyWhatIsLeft) {
+  const drafter::DraftShape shape{.width = 4, .depth = 4, .max_nodes = 16};
+  // Half of the rows that are left while prompts wait, all of them else.
+  Scheduler rows(
+      {.max_sequences = 2, .max_rows = 12, .page_size = 16, .num_pages = 8, .max_sampled = 12});
+  rows.add(request(1, 4, 20));
+  step(rows);
+  rows.add(request(2, 30));
+  const StepPlan beside = rows.plan(shape);
+  EXPECT_EQ(beside.generation[0].draft.max_nodes, 5);
+  EXPECT_EQ(beside.context[0].rows, 6);
+  // One page: the tree gets its last slots.
+  Scheduler pages(
+      {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 1, .max_sampled = 64});
+  pages.add(request(1, 12, 5));
+  step(pages);
+  EXPECT_EQ(pages.plan(shape).generation[0].draft, (drafter::DraftShape{4, 3, 3}));
+  // One token is left, and that is sampled, not drafted.
+  Scheduler last(
+      {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 2, .max_sampled = 64});
+  last.add(request(1, 12, 2));
+  step(last);
+  EXPECT_EQ(last.plan(shape).generation[0].draft, drafter::DraftShape{});
 }
 
 }  // namespace

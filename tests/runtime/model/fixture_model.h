@@ -31,7 +31,7 @@ class FixtureRank {
   };
 
   FixtureRank(const std::string& name, const Options& options, kernels::Backend& backend,
-              parallel::Communicator& communicator)
+              parallel::Communicator& communicator, Drafting drafting = {})
       : config_(read_model_config(fixture_dir(name))),
         checkpoint_(Checkpoint::open(fixture_dir(name))),
         formats_(choose_formats(checkpoint_, config_, options.weights)),
@@ -42,7 +42,8 @@ class FixtureRank {
                {.max_rows = options.limits.max_rows, .max_sampled = options.limits.max_rows},
                backend, communicator),
         engine_(model_, backend, communicator, options.limits, cache_.pool(),
-                {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}}) {}
+                {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}},
+                drafting) {}
 
   LlamaModel& model() { return model_; }
   const KvCache& cache() const { return cache_; }

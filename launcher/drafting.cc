@@ -1,0 +1,55 @@
+#include "launcher/drafting.h"
+
+#include <charconv>
+
+#include "drafter/recurrent_drafter.h"
+#include "kernels/core/error.h"
+
+namespace paceline::launcher {
+
+drafter::DraftShape parse_draft_shape(const std::string& text) {
+  drafter::DraftShape shape;
+  const char* end = text.data() + text.size();
+  const auto width = std::from_chars(text.data(), end, shape.width);
+  bool good = width.ec == std::errc() && width.ptr != end && *width.ptr == 'x';
+  if (good) {
+    const auto depth = std::from_chars(width.ptr + 1, end, shape.depth);
+    good = depth.ec == std::errc() && depth.ptr == end && shape.width >= 1 &&
+           shape.width <= drafter::kMaxDraftWidth && shape.depth >= 1 &&
+           shape.depth <= drafter::kMaxDraftDepth;
+  }
+  if (!good) {
+    throw ConfigError("--draft {}: expected WIDTHxDEPTH, at most {}x{}", text,
+                      drafter::kMaxDraftWidth, drafter::kMaxDraftDepth);
+  }
+  return shape;
+}
+
+Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
+  const bool recurrent = options.drafter != "none";
+  if (!recurrent && !options.lookup) return;
+  shape_ = parse_draft_shape(options.shape);
+  shape_.max_nodes = options.max_nodes;
+  if (recurrent) {
+    files_.emplace(runtime::DrafterFiles::open(
+        options.drafter, runtime::parse_weight_choice(options.weights), model));
+  }
+  if (options.lookup) lookup_.emplace();
+}
+
+void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
+  if (!files_) return;
+  embedding_.emplace(model);
+  recurrent_ =
+      std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
+  files_.reset();
+  if (lookup_) merged_.emplace(*recurrent_, *lookup_);
+}
+
+drafter::Drafter* Drafting::drafter() {
+  if (merged_) return &*merged_;
+  if (recurrent_) return recurrent_.get();
+  return lookup_ ? &*lookup_ : nullptr;
+}
+
+}  // namespace paceline::launcher

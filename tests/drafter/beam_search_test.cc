@@ -1,0 +1,240 @@
+#include "drafter/beam_search.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <random>
+
+#include "kernels/core/error.h"
+#include "kernels/core/sampling.h"
+#include "tests/drafter/random_tree.h"
+
+namespace paceline::drafter {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// What may follow a path: tokens and log-probabilities, best first.
+struct Continuations {
+  Tokens tokens;
+  std::vector<float> log_probs;
+};
+
+/// A drafter's distribution as a function of the path alone.
+using Model = std::function<Continuations(const Tokens&)>;
+
+/// The search as the drafter runs it.
+BeamSearch run(const Model& model, const DraftShape& shape, const kernels::SamplingRow& sampling) {
+  BeamSearch search(shape, sampling, 0);
+  std::vector<Tokens> paths = {{}};
+  while (!search.done()) {
+    const std::size_t beams = search.beams().size();
+    Tokens tokens(beams * kCandidates), counts;
+    std::vector<float> log_probs(beams * kCandidates);
+    for (std::size_t b = 0; b < beams; ++b) {
+      const Continuations next = model(paths[b]);
+      std::copy(next.tokens.begin(), next.tokens.end(), tokens.begin() + b * kCandidates);
+      std::copy(next.log_probs.begin(), next.log_probs.end(), log_probs.begin() + b * kCandidates);
+      counts.push_back(static_cast<std::int32_t>(next.tokens.size()));
+    }
+    search.extend({tokens.data(), log_probs.data(), counts.data()});
+    if (search.failed()) break;
+    std::vector<Tokens> longer;
+    for (const BeamSearch::Beam& beam : search.beams()) {
+      longer.push_back(paths[beam.parent]);
+      longer.back().push_back(beam.token);
+    }
+    paths = longer;
+  }
+  return search;
+}
+
+struct Path {
+  Tokens tokens;
+  double score = 0;
+};
+
+/// The slow way: every continuation of every path, sorted.
+std::vector<Path> slow_beams(const Model& model, const DraftShape& shape,
+                             const kernels::SamplingRow& sampling) {
+  std::vector<Path> beams = {{}};
+  for (std::int32_t depth = 0; depth < shape.depth; ++depth) {
+    std::vector<Path> next;
+    for (const Path& beam : beams) {
+      const Continuations found = model(beam.tokens);
+      std::map<std::int32_t, double> scores;  // by token
+      double largest = -std::numeric_limits<double>::infinity();
+      for (std::size_t i = 0; i < found.tokens.size(); ++i) {
+        double score = found.log_probs[i];
+        if (sampling.temperature > 0) {
+          kernels::SamplingRow row = sampling;
+          row.index += depth;
+          score = score / sampling.temperature + kernels::sampling_noise(row, found.tokens[i]);
+        }
+        scores[found.tokens[i]] = score;
+        largest = std::max(largest, score);
+      }
+      for (const auto& [token, score] : scores) {
+        if (std::isinf(score)) continue;
+        Path longer = beam;
+        longer.tokens.push_back(token);
+        longer.score += sampling.temperature > 0 ? score - largest : score;
+        next.push_back(longer);
+      }
+    }
+    std::stable_sort(next.begin(), next.end(),
+                     [](const Path& a, const Path& b) { return a.score > b.score; });
+    if (next.size() > static_cast<std::size_t>(shape.width)) next.resize(shape.width);
+    beams = next;
+  }
+  return beams;
+}
+
+/// A distribution over `vocab` tokens that depends on the path; with `coarse` many are equal.
+Model random_model(std::uint32_t seed, int vocab, bool coarse) {
+  return [=](const Tokens& path) {
+    std::seed_seq sequence(path.begin(), path.end());
+    std::uint32_t path_hash = 0;
+    sequence.generate(&path_hash, &path_hash + 1);
+    std::mt19937 random(seed ^ path_hash);
+    std::vector<std::pair<float, std::int32_t>> order;
+    for (std::int32_t token = 0; token < vocab; ++token) {
+      const float size = static_cast<float>(random() % 1000) / 100;
+      const float log_prob = coarse ? -std::floor(size / 3) : -size;
+      order.emplace_back(random() % 20 == 0 && token > 0 ? kInfinity : -log_prob, token);
+    }
+    std::sort(order.begin(), order.end());
+    Continuations next;
+    for (const auto& [minus_log_prob, token] : order) {
+      if (next.tokens.size() == static_cast<std::size_t>(kCandidates)) break;
+      next.tokens.push_back(token);
+      next.log_probs.push_back(-minus_log_prob);
+    }
+    return next;
+  };
+}
+
+TEST(BeamSearch, KeepsTheLargestJointProbabilities) {
+  // 1 is likelier than 2 at first, but what follows 2 is certain.
+  const Model model = [](const Tokens& path) -> Continuations {
+    if (path.empty()) return {{1, 2, 3}, {-0.5f, -1.0f, -2.0f}};
+    if (path[0] == 2) return {{5}, {0.0f}};
+    return {{7, 8}, {-0.6f, -0.6f}};
+  };
+  const BeamSearch search = run(model, {.width = 2, .depth = 2}, {});
+  EXPECT_EQ(search.beams(), (std::vector<BeamSearch::Beam>{{5, 1, 0.0f, -1.0},
+                                                           {7, 0, -0.6f, -0.5 + double{-0.6f}}}));
+  const TokenTree tree = search.tree();
+  ASSERT_EQ(tree.size(), 4);
+  EXPECT_EQ(path_to(tree, 1), (Tokens{2, 5}));
+  EXPECT_EQ(path_to(tree, 3), (Tokens{1, 7}));
+  EXPECT_EQ(tree.unmerged_rows, 6);
+  EXPECT_EQ(tree.saved_rows, 1);
+}
+
+// Equal scores: the better beam's first, then the lower token, however the candidates are ordered.
+TEST(BeamSearch, TiesHaveAnOrder) {
+  const Model model = [](const Tokens&) -> Continuations { return {{4, 2, 9}, {-1, -1, -1}}; };
+  const BeamSearch search = run(model, {.width = 4, .depth = 2}, {});
+  Tokens tokens, parents;
+  for (const BeamSearch::Beam& beam : search.beams()) {
+    tokens.push_back(beam.token);
+    parents.push_back(beam.parent);
+  }
+  EXPECT_EQ(tokens, (Tokens{2, 4, 9, 2}));
+  EXPECT_EQ(parents, (Tokens{0, 0, 0, 1}));
+}
+
+TEST(BeamSearch, ARowThatIsNotFiniteEmptiesTheTree) {
+  const Model model = [](const Tokens& path) -> Continuations {
+    if (path == Tokens{2}) return {};
+    return {{1, 2}, {-0.5f, -0.6f}};
+  };
+  const BeamSearch search = run(model, {.width = 2, .depth = 3}, {});
+  EXPECT_TRUE(search.failed());
+  EXPECT_TRUE(search.done());
+  EXPECT_TRUE(search.tree().empty());
+}
+
+TEST(BeamSearch, NothingIsDraftedWithoutWidthOrDepth) {
+  EXPECT_TRUE(BeamSearch({.width = 0, .depth = 4}, {}, 7).done());
+  EXPECT_TRUE(BeamSearch({.width = 4, .depth = 0}, {}, 7).tree().empty());
+  BeamSearch ended({.width = 4, .depth = 0}, {}, 7);
+  EXPECT_THROW(ended.extend({}), FatalError);
+}
+
+TEST(BeamSearch, RandomModelsGiveTheSlowWaysBeams) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 150; ++round) {
+    const bool coarse = round % 2 == 0;
+    const Model model = random_model(static_cast<std::uint32_t>(random()),
+                                     2 + static_cast<int>(random() % 60), coarse);
+    const DraftShape shape{.width = 1 + static_cast<std::int32_t>(random() % 12),
+                           .depth = 1 + static_cast<std::int32_t>(random() % 5)};
+    kernels::SamplingRow sampling;
+    sampling.temperature = round % 3 == 0 ? 0.0f : static_cast<float>(random() % 20) / 10;
+    sampling.seed = random();
+    sampling.index = random() % 1000;
+    const BeamSearch search = run(model, shape, sampling);
+    const std::vector<Path> expected = slow_beams(model, shape, sampling);
+    ASSERT_EQ(search.beams().size(), expected.size());
+
+    // The tree: what a walk over the slow beams meets first.
+    const TokenTree tree = search.tree();
+    std::vector<Tokens> met;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(search.beams()[i].score, expected[i].score);
+      for (std::size_t length = 1; length <= expected[i].tokens.size(); ++length) {
+        const Tokens prefix(expected[i].tokens.begin(), expected[i].tokens.begin() + length);
+        if (std::find(met.begin(), met.end(), prefix) == met.end()) met.push_back(prefix);
+      }
+    }
+    ASSERT_EQ(static_cast<std::size_t>(tree.size()), met.size());
+    for (std::int32_t node = 0; node < tree.size(); ++node) {
+      EXPECT_EQ(path_to(tree, node), met[node]);
+    }
+    EXPECT_EQ(tree.saved_rows, tree.unmerged_rows - tree.size() - 1);
+  }
+}
+
+// With the noise that verification will use, one beam is the very text that sampling from the
+// drafter's own distribution would give.
+TEST(BeamSearch, TheNoisyBeamIsTheSampledText) {
+  std::mt19937 random(6);
+  for (int round = 0; round < 50; ++round) {
+    const Model model = random_model(static_cast<std::uint32_t>(random()), 40, false);
+    const kernels::SamplingRow sampling{.temperature = 0.8f, .seed = random(), .index = 17};
+    Tokens sampled;
+    for (std::uint64_t depth = 0; depth < 4; ++depth) {
+      const Continuations next = model(sampled);
+      std::vector<float> logits(40, -1e30f);
+      for (std::size_t i = 0; i < next.tokens.size(); ++i) {
+        if (!std::isinf(next.log_probs[i])) logits[next.tokens[i]] = next.log_probs[i];
+      }
+      std::int32_t best = 0;
+      double best_score = -std::numeric_limits<double>::infinity();
+      kernels::SamplingRow row = sampling;
+      row.index += depth;
+      for (std::int32_t token = 0; token < 40; ++token) {
+        const double score =
+            logits[token] / double{sampling.temperature} + kernels::sampling_noise(row, token);
+        if (score > best_score) {
+          best = token;
+          best_score = score;
+        }
+      }
+      sampled.push_back(best);
+    }
+    const TokenTree tree = run(model, {.width = 1, .depth = 4}, sampling).tree();
+    ASSERT_EQ(tree.size(), 4);
+    EXPECT_EQ(path_to(tree, 3), sampled);
+    EXPECT_EQ(tree.nodes()[3].score, 0);
+  }
+}
+
+}  // namespace
+}  // namespace paceline::drafter

@@ -1,0 +1,313 @@
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+
+#include "drafter/lookup.h"
+#include "drafter/recurrent_drafter.h"
+#include "kernels/core/philox.h"
+#include "runtime/drafting/drafter_files.h"
+#include "runtime/drafting/model_embedding.h"
+#include "tests/parallel/rank_threads.h"
+#include "tests/runtime/model/fixture_model.h"
+
+// Drafts change the number of steps and nothing else: whatever is guessed, however wrong.
+
+namespace paceline::runtime {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+using Answers = std::map<std::uint64_t, Ids>;
+
+std::vector<EngineRequest> requests() {
+  std::vector<EngineRequest> made;
+  for (std::uint64_t uid = 0; uid < 9; ++uid) {
+    EngineRequest request;
+    request.uid = uid;
+    for (std::uint64_t i = 0; i <= uid * 11; ++i) {
+      request.prompt.push_back(static_cast<std::int32_t>((i * 31 + uid * 7) % 90));
+    }
+    request.max_new_tokens = static_cast<std::int32_t>(1 + uid * 4);
+    constexpr float kTemperatures[] = {0.0f, 0.3f, 1.0f, 1.5f};
+    request.temperature = kTemperatures[uid % 4];
+    request.top_k = uid % 3 == 1 ? 20 : 0;
+    request.top_p = uid % 3 == 2 ? 0.8f : 1.0f;
+    request.seed = 1000 + uid;
+    made.push_back(request);
+  }
+  return made;
+}
+
+Answers run(Engine& engine, const std::vector<EngineRequest>& admitted) {
+  Answers answers;
+  Control control;
+  control.admit = admitted;
+  do {
+    for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
+    control = {};
+  } while (!engine.idle());
+  return answers;
+}
+
+constexpr SchedulerLimits kLimits{.max_sequences = 8,
+                                  .max_rows = 512,
+                                  .page_size = kPageSize,
+                                  .num_pages = 64,
+                                  .max_sampled = 400};
+
+/// Guesses by rule, without a model.
+class RuleDrafter : public drafter::Drafter {
+ public:
+  void draft(const drafter::DraftBatch& batch, std::vector<drafter::TokenTree>& trees) override {
+    trees.resize(batch.requests.size());
+    for (std::size_t i = 0; i < trees.size(); ++i) {
+      trees[i].clear();
+      for (std::int32_t n = 0; n < batch.requests[i].shape.max_nodes; ++n) {
+        guess(batch.requests[i], n, trees[i]);
+      }
+    }
+  }
+  std::int32_t most_nodes(const drafter::DraftShape& shape) const override {
+    return shape.max_nodes;
+  }
+  const drafter::DraftStats& stats() const override { return stats_; }
+
+ protected:
+  /// Adds node n, or nothing.
+  virtual void guess(const drafter::DraftRequest& request, std::int32_t n,
+                     drafter::TokenTree& tree) = 0;
+
+ private:
+  drafter::DraftStats stats_;
+};
+
+/// Random trees of random tokens.
+class RandomDrafter final : public RuleDrafter {
+  void guess(const drafter::DraftRequest& request, std::int32_t n,
+             drafter::TokenTree& tree) override {
+    const auto random = kernels::philox(
+        {static_cast<std::uint32_t>(request.tokens.size()), static_cast<std::uint32_t>(n), 0, 0},
+        {7, 7});
+    const std::int32_t parent = static_cast<std::int32_t>(random[0] % (n + 1u)) - 1;
+    const auto token = static_cast<std::int32_t>(random[1] % 90);
+    const std::int32_t depth =
+        parent < 0 ? 1 : tree.nodes()[static_cast<std::size_t>(parent)].depth + 1;
+    if (parent >= tree.size() || depth > request.shape.depth) return;
+    if (tree.child(parent, token) == drafter::TreeNode::kRoot) tree.add(parent, token, 0, 0);
+  }
+};
+
+/// A chain of one token for ever.
+class StubbornDrafter final : public RuleDrafter {
+  void guess(const drafter::DraftRequest& request, std::int32_t n,
+             drafter::TokenTree& tree) override {
+    if (n < request.shape.depth) tree.add(n - 1, 3, 0, 0);
+  }
+};
+
+/// Knows the answers: every guess is right, with a wrong one before it, so that accepted keys and
+/// values have to be moved into place.
+class Oracle final : public RuleDrafter {
+ public:
+  explicit Oracle(const Answers& answers) : answers_(answers) {}
+
+ private:
+  void guess(const drafter::DraftRequest& request, std::int32_t n,
+             drafter::TokenTree& tree) override {
+    if (n % 2 == 1) return;  // two at a time
+    for (const auto& [uid, answer] : answers_) {
+      const EngineRequest asked = requests()[uid];
+      Ids whole = asked.prompt;
+      whole.insert(whole.end(), answer.begin(), answer.end());
+      const std::size_t next = request.tokens.size() + static_cast<std::size_t>(n) / 2;
+      if (next >= whole.size() || asked.seed != request.sampling.seed) continue;
+      if (n / 2 >= request.shape.depth || n + 1 >= request.shape.max_nodes) return;
+      const std::int32_t parent = n == 0 ? -1 : tree.size() - 1;
+      tree.add(parent, (whole[next] + 1) % 90, 0, 0);
+      tree.add(parent, whole[next], 0, 0);
+    }
+  }
+  const Answers& answers_;
+};
+
+struct Outcome {
+  Answers answers;
+  EngineStats stats;
+};
+
+Outcome run_with(drafter::Drafter* drafter, const drafter::DraftShape& shape,
+                 SchedulerLimits limits = kLimits) {
+  const auto backend = kernels::make_cpu_backend({.threads = 2});
+  const auto single = parallel::make_single();
+  FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = limits}, *backend,
+                   *single, {.drafter = drafter, .shape = shape});
+  Outcome outcome{run(rank.engine(), requests()), rank.engine().stats()};
+  EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), limits.num_pages);
+  return outcome;
+}
+
+TEST(Speculation, WrongGuessesChangeNothing) {
+  const Answers expected = run_with(nullptr, {}).answers;
+  RandomDrafter random;
+  StubbornDrafter stubborn;
+  for (const drafter::DraftShape shape : {drafter::DraftShape{1, 1, 1}, {1, 7, 7}, {8, 5, 40}}) {
+    const Outcome with_random = run_with(&random, shape);
+    EXPECT_EQ(with_random.answers, expected);
+    EXPECT_GT(with_random.stats.tree_rows, 0);
+    EXPECT_EQ(run_with(&stubborn, shape).answers, expected);
+  }
+}
+
+TEST(Speculation, RightGuessesSaveStepsAndChangeNothing) {
+  const Outcome plain = run_with(nullptr, {});
+  Oracle oracle(plain.answers);
+  const Outcome drafted = run_with(&oracle, {2, 6, 12});
+  EXPECT_EQ(drafted.answers, plain.answers);
+  EXPECT_LT(drafted.stats.steps * 3, plain.stats.steps);
+  for (std::size_t depth = 0; depth < 6; ++depth) {
+    EXPECT_EQ(drafted.stats.accepted_at[depth], drafted.stats.drafted_at[depth]) << depth;
+  }
+}
+
+TEST(Speculation, ChunksAndPreemptionChangeNothing) {
+  const Answers expected = run_with(nullptr, {}).answers;
+  Oracle oracle(expected);
+  RandomDrafter random;
+  for (drafter::Drafter* drafter :
+       {static_cast<drafter::Drafter*>(&oracle), static_cast<drafter::Drafter*>(&random)}) {
+    for (const std::int32_t pages : {5, 6, 9}) {
+      const Outcome outcome = run_with(drafter, {4, 4, 16},
+                                       {.max_sequences = 6,
+                                        .max_rows = 29,
+                                        .page_size = kPageSize,
+                                        .num_pages = pages,
+                                        .max_sampled = 20});
+      EXPECT_EQ(outcome.answers, expected) << pages;
+    }
+  }
+}
+
+TEST(Speculation, LookupFindsWhatRepeatsItself) {
+  const Outcome plain = run_with(nullptr, {});
+  drafter::LookupDrafter lookup;
+  const Outcome drafted = run_with(&lookup, {4, 4, 0});
+  EXPECT_EQ(drafted.answers, plain.answers);
+  EXPECT_GT(drafted.stats.tree_rows, 0);
+}
+
+// Apple's own generations: tests/data/apple_golden was computed by ml-recurrent-drafter.
+class AppleGolden : public testing::TestWithParam<const char*> {
+ protected:
+  static std::filesystem::path dir(const std::string& name) {
+    return std::filesystem::path(PACELINE_TEST_DATA) / "apple_golden" / name;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Drafters, AppleGolden,
+                         testing::Values("rnn_exit_2h", "rnn_exit_h", "sum_exit_2h"));
+
+/// A rank with the golden base model and one of its drafters.
+class GoldenRank {
+ public:
+  GoldenRank(const std::filesystem::path& base, const std::filesystem::path& drafter,
+             const drafter::DraftShape& shape, kernels::Backend& backend,
+             parallel::Communicator& communicator)
+      : config_(read_model_config(base)),
+        checkpoint_(Checkpoint::open(base)),
+        formats_(choose_formats(checkpoint_, config_, WeightChoice::kFp32)),
+        plan_(plan_shards(config_, formats_, 8, communicator.size(), communicator.rank())),
+        cache_(config_, plan_, kernels::KvFormat::kFp32, kLimits.num_pages, backend),
+        model_(config_, checkpoint_, plan_, formats_,
+               {.max_rows = kLimits.max_rows, .max_sampled = kLimits.max_sampled}, backend,
+               communicator),
+        files_(DrafterFiles::open(drafter, WeightChoice::kAuto, {"base", config_, checkpoint_})),
+        embedding_(model_),
+        drafter_(files_.config(), files_, embedding_, backend),
+        engine_(model_, backend, communicator, kLimits, cache_.pool(),
+                {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}},
+                {.drafter = &drafter_, .shape = shape}) {}
+  Engine& engine() { return engine_; }
+
+ private:
+  ModelConfig config_;
+  Checkpoint checkpoint_;
+  WeightFormats formats_;
+  ShardPlan plan_;
+  KvCache cache_;
+  LlamaModel model_;
+  DrafterFiles files_;
+  ModelEmbedding embedding_;
+  drafter::RecurrentDrafter drafter_;
+  Engine engine_;
+};
+
+drafter::DraftShape shape_of(const Json& golden) {
+  return {golden.at("beam_width").get<std::int32_t>(),
+          golden.at("beam_length_with_init").get<std::int32_t>() - 1, 0};
+}
+
+// The same tokens in the same steps: after each, as many tokens are known as Apple's code knows.
+TEST_P(AppleGolden, GeneratesTheSameTokensInTheSameSteps) {
+  const Json cases = read_json(dir("cases.json"));
+  int compared = 0;
+  for (const Json& golden : cases.at("drafters").at(GetParam()).at("generate")) {
+    if (!golden.contains("prompt")) continue;
+    const auto output = golden.at("output").get<Ids>();
+    EngineRequest request;
+    request.prompt = golden.at("prompt").get<Ids>();
+    request.max_new_tokens = 100;  // beyond what is compared: near its limit a draft is cut
+    request.ignore_eos = true;
+    const auto backend = kernels::make_cpu_backend({});
+    const auto single = parallel::make_single();
+    GoldenRank rank(dir("base"), dir(GetParam()), shape_of(golden), *backend, *single);
+    Ids tokens = request.prompt;
+    Control control;
+    control.admit = {request};
+    const auto step = [&] {
+      for (const TokenEvent& event : rank.engine().step(control)) tokens.push_back(event.token);
+      control = {};
+    };
+    step();  // the prompt, and its first token
+    for (const Json& length : golden.at("length_after_each_step")) {
+      step();
+      const auto known = std::min(tokens.size(), output.size());
+      EXPECT_EQ(known, length.get<std::size_t>());
+      ASSERT_EQ(Ids(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(known)),
+                Ids(output.begin(), output.begin() + static_cast<std::ptrdiff_t>(known)));
+    }
+    ++compared;
+  }
+  EXPECT_GT(compared, 0);
+}
+
+TEST_P(AppleGolden, BatchesOverRanksGiveThePlainContinuations) {
+  const Json cases = read_json(dir("cases.json"));
+  for (const Json& golden : cases.at("drafters").at(GetParam()).at("generate")) {
+    if (!golden.contains("prompts")) continue;
+    for (const int ranks : {1, 3}) {
+      parallel::run_ranks(ranks, [&](parallel::Communicator& communicator) {
+        const auto backend = kernels::make_cpu_backend({});
+        GoldenRank rank(dir("base"), dir(GetParam()), shape_of(golden), *backend, communicator);
+        const auto expected = golden.at("autoregressive").get<std::vector<Ids>>();
+        std::vector<EngineRequest> batch;
+        for (const Json& prompt : golden.at("prompts")) {
+          EngineRequest request;
+          request.uid = batch.size();
+          request.prompt = prompt.get<Ids>();
+          request.max_new_tokens =
+              static_cast<std::int32_t>(expected[batch.size()].size() - request.prompt.size());
+          request.ignore_eos = true;
+          batch.push_back(request);
+        }
+        for (const auto& [uid, ids] : run(rank.engine(), batch)) {
+          Ids whole = batch[uid].prompt;
+          whole.insert(whole.end(), ids.begin(), ids.end());
+          EXPECT_EQ(whole, expected[uid]) << ranks << " ranks";
+        }
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace paceline::runtime
