@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "drafter/device_memory.h"
+#include "kernels/core/device_memory.h"
 
 namespace paceline::drafter {
 namespace {
@@ -167,7 +167,7 @@ DraftSimulation simulate_drafts(Drafter& drafter, kernels::Backend& backend,
       going.push_back(t);
     }
     if (going.empty()) return simulation;
-    drafter.draft({upload<float>(backend, hidden_memory, hidden), requests}, trees);
+    drafter.draft({kernels::upload<float>(backend, hidden_memory, hidden), requests}, trees);
     for (std::size_t i = 0; i < going.size(); ++i) {
       const TeacherRows& text = texts[going[i]];
       const DraftPosition& position = text.positions[at[going[i]]];
