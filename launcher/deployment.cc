@@ -84,6 +84,10 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
     make_backend(cluster);
     numerics_id_ =
         runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
+    // Once a node: its ranks see the same files.
+    if (world_.local_rank() == 0) {
+      model_sha256_ = runtime::model_fingerprint(model.model, *checkpoint_);
+    }
   });
   compare_ranks();
 }
