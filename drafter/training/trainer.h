@@ -21,6 +21,8 @@
 namespace paceline::drafter {
 
 struct TrainingOptions {
+  /// Of the products' factors; weights, sums and everything else are fp32.
+  GemmPrecision precision = GemmPrecision::kFp32;
   LossOptions loss;
   AdamWOptions adamw;
   LearningRate rate;
