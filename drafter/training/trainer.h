@@ -29,7 +29,7 @@ struct TrainingOptions {
   std::uint64_t seed = 0;  ///< of the first weights
   /// Positions that go through the network at once: bounds the memory, which holds
   /// positions * depth logits of the draft vocabulary and as much again for the teacher's.
-  int positions_at_once = 128;
+  int positions_at_once = 256;
 };
 
 /// What one step did, over all ranks.
