@@ -42,8 +42,8 @@ class TopTokens {
 
   /// Sorts what is kept, best first.
   int finish() {
+    if (count_ > k_) keep_best();
     std::sort(tokens_, tokens_ + count_, better);
-    count_ = std::min(count_, k_);
     return count_;
   }
   const Token& operator[](int i) const { return tokens_[i]; }
