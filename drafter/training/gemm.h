@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "kernels/core/thread_pool.h"
 
@@ -50,28 +52,45 @@ struct Factor {
 
 inline Factor transpose(ConstMatrix matrix) { return {matrix, true}; }
 
-/// Dense fp32 products by oneDNN, shared out over a thread pool in tiles that depend on the shapes
-/// alone: the same bits whatever the number of threads, on one type of CPU. Not for the token path,
-/// whose bits no library may decide.
+/// What a product's factors are rounded to; sums and results are fp32.
+enum class GemmPrecision { kFp32, kBf16 };
+
+/// Dense products of fp32 matrices by oneDNN, shared out over a thread pool in tiles that depend on
+/// the shapes alone: the same bits whatever the number of threads, on one type of CPU. Not for the
+/// token path, whose bits no library may decide.
 class Gemm {
  public:
   /// The pool must outlive it. oneDNN is told to use one thread a call: the pool's threads each
-  /// make their own.
-  explicit Gemm(kernels::ThreadPool& pool) : pool_(pool) {}
+  /// make their own. Throws ConfigError if the CPU has no instructions for bf16 and that is asked
+  /// for.
+  explicit Gemm(kernels::ThreadPool& pool, GemmPrecision precision = GemmPrecision::kFp32);
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+
+  /// Whether this CPU multiplies bf16 by instructions of its own (AVX512-BF16, AMX).
+  static bool has_bf16();
 
   /// c = a b. c overlaps neither. Throws FatalError if the shapes do not fit.
-  void multiply(Factor a, Factor b, Matrix c) { run(a, b, 0.0f, c); }
+  void multiply(Factor a, Factor b, Matrix c) { run(a, b, false, c); }
   /// c += a b
-  void multiply_add(Factor a, Factor b, Matrix c) { run(a, b, 1.0f, c); }
+  void multiply_add(Factor a, Factor b, Matrix c) { run(a, b, true, c); }
 
   /// What the bits of a product depend on besides its factors: oneDNN's version, and the
   /// instruction set that it makes its kernels for.
   static std::string arithmetic();
 
  private:
-  void run(Factor a, Factor b, float beta, Matrix c);
+  struct Library;
+  class Bf16Factor;
+
+  void run(Factor a, Factor b, bool add, Matrix c);
+  void run_bf16(Factor a, Factor b, bool add, Matrix c);
 
   kernels::ThreadPool& pool_;
+  GemmPrecision precision_;
+  std::unique_ptr<Library> library_;                // keeps dnnl.h out of this header
+  std::vector<std::uint16_t> a_values_, b_values_;  // the factors, rounded
 };
 
 }  // namespace paceline::drafter

@@ -70,7 +70,7 @@ Trainer::Trainer(const DrafterConfig& config, const TrainingOptions& options,
       data_(data),
       pool_(pool),
       sums_(group),
-      gemm_(pool),
+      gemm_(pool, options.precision),
       parameters_(config),
       gradient_values_(parameters_.layout().size),
       gradients_(view_of(config, parameters_.layout(), gradient_values_)),
@@ -135,7 +135,9 @@ std::string Trainer::description() const {
   const LossOptions& loss = options_.loss;
   const AdamWOptions& adamw = options_.adamw;
   const LearningRate& rate = options_.rate;
-  std::string text = fmt::format(
+  std::string text =
+      fmt::format("precision: {}\n", options_.precision == GemmPrecision::kBf16 ? "bf16" : "fp32");
+  text += fmt::format(
       "vocab_size: {}\nhidden_size: {}\nexit_dim: {}\nnum_draft_layers: {}\nrnn: {}\n"
       "tied_head: {}\ndraft_vocab: {} tokens, fingerprint {:016x}\n",
       config.vocab_size, config.hidden_size, config.exit_dim, config.num_draft_layers, config.rnn,

@@ -21,13 +21,15 @@
 namespace paceline::drafter {
 
 struct TrainingOptions {
+  /// Of the products' factors; weights, sums and everything else are fp32.
+  GemmPrecision precision = GemmPrecision::kFp32;
   LossOptions loss;
   AdamWOptions adamw;
   LearningRate rate;
   std::uint64_t seed = 0;  ///< of the first weights
   /// Positions that go through the network at once: bounds the memory, which holds
   /// positions * depth logits of the draft vocabulary and as much again for the teacher's.
-  int positions_at_once = 128;
+  int positions_at_once = 256;
 };
 
 /// What one step did, over all ranks.

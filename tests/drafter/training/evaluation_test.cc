@@ -80,10 +80,22 @@ TEST(SimulateDrafts, WalksATextAsDecodingWould) {
   EXPECT_DOUBLE_EQ(walked.tokens_per_step(), 5.0 / 3);
 }
 
+struct Kind {
+  bool rnn;
+  std::int64_t exit_dim;
+  std::int64_t layers;
+};
+
+class EvaluationOf : public testing::TestWithParam<Kind> {};
+
 // What the training network counts for the chain of the likeliest tokens is what the drafter gets
 // with a width of 1 and the same weights.
-TEST(Evaluation, IsWhatTheDrafterReaches) {
+TEST_P(EvaluationOf, IsWhatTheDrafterReaches) {
   const ToyTeacher teacher;
+  DrafterConfig config = teacher.config();
+  config.rnn = GetParam().rnn;
+  config.exit_dim = GetParam().exit_dim;
+  config.num_draft_layers = GetParam().layers;
   ToyData data(teacher, kDepth);
   const auto group = parallel::make_single();
   kernels::ThreadPool pool(1);
@@ -91,14 +103,13 @@ TEST(Evaluation, IsWhatTheDrafterReaches) {
   options.loss.depth_weights = {1, 1, 1};
   options.rate.peak = 0.01f;
   options.rate.steps = 60;
-  Trainer trainer(teacher.config(), options, teacher.base_output(), data, *group, pool);
+  Trainer trainer(config, options, teacher.base_output(), data, *group, pool);
   trainer.run(60, [](const StepReport&) { return true; });
 
   const auto backend = kernels::make_reference_backend();
   ToyEmbedding embedding(teacher);
-  RecurrentDrafter drafter(teacher.config(),
-                           TrainedWeights(trainer.parameters(), teacher.base_output()), embedding,
-                           *backend);
+  RecurrentDrafter drafter(config, TrainedWeights(trainer.parameters(), teacher.base_output()),
+                           embedding, *backend);
   std::vector<TeacherRows> texts(data.held_out_texts());
   for (int text = 0; text < data.held_out_texts(); ++text) data.held_out(text, texts[text]);
   const auto walk = [&](std::int32_t width) {
@@ -107,12 +118,21 @@ TEST(Evaluation, IsWhatTheDrafterReaches) {
   };
   const Evaluation evaluation = trainer.evaluate();
   const double chain = walk(1);
-  EXPECT_GT(chain, 1.3);
+  EXPECT_GT(chain, 1.2);
   EXPECT_DOUBLE_EQ(chain, evaluation.tokens_per_step[0]);
   // Beams help, and cannot do more than the bound.
   EXPECT_GT(walk(4), chain);
   EXPECT_LE(walk(4), evaluation.tokens_per_step[2]);
 }
+
+INSTANTIATE_TEST_SUITE_P(Heads, EvaluationOf,
+                         testing::Values(Kind{true, 32, 1}, Kind{true, 16, 2}, Kind{false, 32, 2},
+                                         Kind{false, 20, 1}),
+                         [](const auto& instance) {
+                           const Kind& kind = instance.param;
+                           return (kind.rnn ? "Rnn" : "Sum") + std::to_string(kind.exit_dim) +
+                                  "With" + std::to_string(kind.layers);
+                         });
 
 }  // namespace
 }  // namespace paceline::drafter

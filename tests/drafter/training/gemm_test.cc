@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/core/error.h"
 #include "tests/drafter/training/random_numbers.h"
@@ -68,18 +69,64 @@ TEST(Gemm, EveryOrderAndStride) {
   }
 }
 
-TEST(Gemm, TheSameBitsWhateverTheThreads) {
-  RandomNumbers random(2);
-  const std::vector<float> a = random.vector(700 * 90), b = random.vector(800 * 90);
-  std::vector<std::vector<float>> results;
-  for (const int threads : {1, 2, 5}) {
-    kernels::ThreadPool pool(threads);
-    Gemm gemm(pool);
-    std::vector<float>& c = results.emplace_back(700 * 800);
-    gemm.multiply(const_matrix(a, 90), transpose(const_matrix(b, 90)), matrix(c, 800));
+std::vector<GemmPrecision> precisions() {
+  if (!Gemm::has_bf16()) return {GemmPrecision::kFp32};
+  return {GemmPrecision::kFp32, GemmPrecision::kBf16};
+}
+
+// Whole numbers up to 256 are exact in bf16, and so are their fp32 sums here: every order, views
+// narrower than their rows, several tiles.
+TEST(Gemm, Bf16RoundsTheFactorsAndNothingElse) {
+  kernels::ThreadPool pool(2);
+  if (!Gemm::has_bf16()) {
+    EXPECT_THROW(Gemm(pool, GemmPrecision::kBf16), ConfigError);
+    return;
   }
-  EXPECT_EQ(results[1], results[0]);
-  EXPECT_EQ(results[2], results[0]);
+  Gemm gemm(pool, GemmPrecision::kBf16);
+  constexpr std::int64_t kRows = 260, kCols = 390, kInner = 33, kStride = 400;
+  RandomNumbers random(5);
+  const auto whole_numbers = [&](std::int64_t size) {
+    std::vector<float> values = random.vector(size, 100);
+    for (float& value : values) value = std::round(value);
+    return values;
+  };
+  const std::vector<float> values_a = whole_numbers(kRows * kStride);
+  const std::vector<float> values_b = whole_numbers(kCols * kStride);
+  const std::vector<float> before = whole_numbers(kRows * kStride);
+  for (const bool transpose_a : {false, true}) {
+    for (const bool transpose_b : {false, true}) {
+      const ConstMatrix a{values_a.data(), transpose_a ? kInner : kRows,
+                          transpose_a ? kRows : kInner, kStride};
+      const ConstMatrix b{values_b.data(), transpose_b ? kCols : kInner,
+                          transpose_b ? kInner : kCols, kStride};
+      std::vector<float> c = before;
+      const Matrix out{c.data(), kRows, kCols, kStride};
+      gemm.multiply_add({a, transpose_a}, {b, transpose_b}, out);
+      EXPECT_EQ(error_of({a, transpose_a}, {b, transpose_b},
+                         ConstMatrix{before.data(), kRows, kCols, kStride}, out),
+                0);
+      EXPECT_EQ(c[kCols], before[kCols]);  // beside the view
+    }
+  }
+  std::vector<float> a{1 + 0x1p-9f}, b{3}, c{7};  // rounds to 1
+  gemm.multiply(matrix(a, 1), matrix(b, 1), matrix(c, 1));
+  EXPECT_EQ(c[0], 3);
+}
+
+TEST(Gemm, TheSameBitsWhateverTheThreads) {
+  for (const GemmPrecision precision : precisions()) {
+    RandomNumbers random(2);
+    const std::vector<float> a = random.vector(700 * 90), b = random.vector(800 * 90);
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 5}) {
+      kernels::ThreadPool pool(threads);
+      Gemm gemm(pool, precision);
+      std::vector<float>& c = results.emplace_back(700 * 800);
+      gemm.multiply(const_matrix(a, 90), transpose(const_matrix(b, 90)), matrix(c, 800));
+    }
+    EXPECT_EQ(results[1], results[0]);
+    EXPECT_EQ(results[2], results[0]);
+  }
 }
 
 TEST(Gemm, RefusesShapesThatDoNotFit) {
@@ -91,14 +138,16 @@ TEST(Gemm, RefusesShapesThatDoNotFit) {
 }
 
 TEST(Gemm, AnEmptySumIsZero) {
-  kernels::ThreadPool pool(1);
-  Gemm gemm(pool);
-  std::vector<float> c{1, 2};
-  const ConstMatrix a{c.data(), 1, 0, 1}, b{c.data(), 0, 2, 2};
-  gemm.multiply_add(a, b, matrix(c, 2));
-  EXPECT_THAT(c, ElementsAre(1, 2));
-  gemm.multiply(a, b, matrix(c, 2));
-  EXPECT_THAT(c, ElementsAre(0, 0));
+  for (const GemmPrecision precision : precisions()) {
+    kernels::ThreadPool pool(1);
+    Gemm gemm(pool, precision);
+    std::vector<float> c{1, 2};
+    const ConstMatrix a{c.data(), 1, 0, 1}, b{c.data(), 0, 2, 2};
+    gemm.multiply_add(a, b, matrix(c, 2));
+    EXPECT_THAT(c, ElementsAre(1, 2));
+    gemm.multiply(a, b, matrix(c, 2));
+    EXPECT_THAT(c, ElementsAre(0, 0));
+  }
 }
 
 }  // namespace

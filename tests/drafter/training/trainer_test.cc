@@ -91,6 +91,19 @@ TEST(Trainer, LearnsWhatTheTeacherSays) {
   }
 }
 
+TEST(Trainer, LearnsInBf16) {
+  TrainingOptions options = toy_options();
+  options.rate.steps = 150;
+  options.precision = GemmPrecision::kBf16;
+  if (!Gemm::has_bf16()) {
+    EXPECT_THROW(ToyTraining{options}, ConfigError);
+    return;
+  }
+  ToyTraining toy(options, 2);
+  toy.run(150);
+  EXPECT_GT(toy.trainer.evaluate().acceptance[0], 0.4);
+}
+
 TEST(Trainer, GoesOnBitForBitAfterAResume) {
   ToyTraining straight;
   straight.run(20);
