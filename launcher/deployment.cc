@@ -72,14 +72,16 @@ void together(parallel::World& world, const std::function<void()>& work) {
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
                        const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
-  world_.enter("configure");
+  // The other ranks wait while the model's files are hashed, perhaps from a slow disk.
+  constexpr auto kConfigurePatience = std::chrono::minutes(30);
+  world_.enter("configure", kConfigurePatience);
   together(world_, [&] {
     tp_ = cluster.tp == 0 ? world_.size() : cluster.tp;
     read_model(model);
     drafting_.emplace(draft, runtime::DraftedModel{model.model, config_, *checkpoint_});
   });
-  replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
   together(world_, [&] {
+    replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica_->rank());
     make_backend(cluster);
     numerics_id_ =

@@ -121,8 +121,10 @@ class GenerateRun {
   void prepare();
   int describe();
   bool nothing_left();
-  runtime::RunEnd serve_all(runtime::Engine& engine);
-  int finish(runtime::RunEnd end);
+  void serve_all(runtime::Engine& engine);
+  int finish();
+  int sum_up(const std::vector<int>& signals, double seconds,
+             const std::vector<std::uint64_t>& peak_memory);
   bool is_server() const { return context_.world.rank() == 0; }
 
   const GenerateOptions& options_;
@@ -149,6 +151,7 @@ void GenerateRun::prepare() {
     encoder_ = std::make_unique<runtime::PromptEncoder>(
         options_.model.model,
         runtime::PromptEncoder::Limits{
+            .vocab_size = deployment_.config().vocab_size,
             .max_positions = deployment_.config().max_positions,
             .cache_tokens = static_cast<std::int64_t>(num_pages_) * runtime::kPageSize,
             .job_seed = options_.seed,
@@ -184,7 +187,7 @@ int GenerateRun::run() {
   prepare();
   if (options_.dry_run) return describe();
   loaded_ = std::chrono::steady_clock::now();
-  if (nothing_left()) return finish(runtime::RunEnd::kDone);
+  if (nothing_left()) return finish();
 
   runtime::Drafting drafting{.drafter = nullptr, .shape = deployment_.drafting().shape()};
   const int rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch);
@@ -211,17 +214,15 @@ int GenerateRun::run() {
       {.terminate = [this] { return winding_down_ || context_.signals.termination_requested(); },
        .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }},
       drafting);
-  runtime::RunEnd end = runtime::RunEnd::kDone;
   if (is_server()) {
-    end = serve_all(engine);
+    serve_all(engine);
   } else if (deployment_.leads_replica()) {
     runtime::RemoteWork work(context_.world, engine);
-    end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
-    work.finish(end);
+    work.finish(runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run());
   } else {
-    end = runtime::follow(engine);
+    runtime::follow(engine);
   }
-  return finish(end);
+  return finish();
 }
 
 // A resumed job whose requests are all answered needs no weights.
@@ -230,7 +231,7 @@ bool GenerateRun::nothing_left() {
   return gather_values(context_.world.all(), none).front() != 0;
 }
 
-runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
+void GenerateRun::serve_all(runtime::Engine& engine) {
   std::vector<int> leaders;
   for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
     leaders.push_back(rank);
@@ -248,12 +249,13 @@ runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
   // A signal to a rank of any replica ends the job: from then on no replica gets a new request.
   const auto meanwhile = [&] {
     progress.tick();
-    winding_down_ = std::ranges::any_of(server.reports(), [](const auto& report) {
+    winding_down_ |= std::ranges::any_of(server.reports(), [](const auto& report) {
       return report.done && report.end == runtime::RunEnd::kTerminated;
     });
   };
   runtime::LocalWork work(server, engine, meanwhile);
   const runtime::RunEnd end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
+  winding_down_ |= end == runtime::RunEnd::kTerminated;
   server.reports().front().stats = engine.stats();
   server.reports().front().end = end;
   server.reports().front().done = true;
@@ -261,19 +263,23 @@ runtime::RunEnd GenerateRun::serve_all(runtime::Engine& engine) {
   context_.world.enter("output");
   job_->finish();
   reports_ = server.reports();
-  return end;
 }
 
-int GenerateRun::finish(runtime::RunEnd end) {
+int GenerateRun::finish() {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - loaded_).count();
   // Ranks that are done early wait here for the last replica; a dead one is noticed all the same.
   constexpr auto kFinishPatience = std::chrono::hours(24 * 30);
   context_.world.enter("finish", kFinishPatience);
   const std::vector<std::uint64_t> peak_memory = gather_peak_memory(context_.world.all());
-  const bool terminated = end == runtime::RunEnd::kTerminated;
-  if (!is_server()) return terminated ? kTerminated : kSuccess;
+  const std::vector<int> signals = gather_values(context_.world.all(), context_.signals.last());
+  const int code = is_server() ? sum_up(signals, seconds, peak_memory) : kSuccess;
+  // Every rank leaves with rank 0's code.
+  return gather_values(context_.world.all(), code).front();
+}
 
+int GenerateRun::sum_up(const std::vector<int>& signals, double seconds,
+                        const std::vector<std::uint64_t>& peak_memory) {
   GenerateFigures figures{.totals = job_->totals(),
                           .replicas = reports_,
                           .peak_memory = peak_memory,
@@ -287,11 +293,19 @@ int GenerateRun::finish(runtime::RunEnd end) {
   const bool complete = job_->finished() == job_->totals().requests;
   if (complete) figures.checksum = job_->checksum();
   std::cerr << summary_text(figures);
-  if (!options_.report.empty()) write_report(options_.report, figures);
-  if (complete) return kSuccess;
-  std::cerr << "ended by a signal; the same command with --resume goes on\n";
-  const int signal = context_.signals.last();
-  return signal != 0 ? 128 + signal : kTerminated;
+  int code = kSuccess;
+  if (!complete) {
+    std::cerr << "ended by a signal; the same command with --resume goes on\n";
+    const auto signal = std::ranges::find_if(signals, [](int number) { return number != 0; });
+    code = signal != signals.end() ? 128 + *signal : kTerminated;
+  }
+  try {
+    if (!options_.report.empty()) write_report(options_.report, figures);
+  } catch (const ConfigError& error) {
+    std::cerr << "paceline: " << error.what() << "\n";
+    if (complete) code = kFailure;
+  }
+  return code;
 }
 
 void add_sampling_options(CLI::App& command, GenerateOptions& options) {

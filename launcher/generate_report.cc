@@ -67,6 +67,7 @@ runtime::EngineStats draft_stats(const std::vector<runtime::ReplicaReport>& repl
   for (const runtime::ReplicaReport& replica : replicas) {
     sum.tree_rows += replica.stats.tree_rows;
     sum.saved_rows += replica.stats.saved_rows;
+    sum.non_finite_drafts += replica.stats.non_finite_drafts;
     for (std::size_t depth = 0; depth < sum.drafted_at.size(); ++depth) {
       sum.drafted_at[depth] += replica.stats.drafted_at[depth];
       sum.accepted_at[depth] += replica.stats.accepted_at[depth];
@@ -84,6 +85,7 @@ OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   json["sampled_tokens"] = stats.sampled_tokens;
   json["tree_rows"] = stats.tree_rows;
   json["rows_saved_by_merging"] = stats.saved_rows;
+  json["non_finite_drafts"] = stats.non_finite_drafts;
   json["acceptance_by_depth"] = acceptance_by_depth(stats);
   json["preemptions"] = stats.preemptions;
   json["peak_kv_pages"] = stats.peak_pages;
@@ -126,6 +128,9 @@ std::string summary_text(const GenerateFigures& figures) {
           "warning: no drafted token was accepted; was the drafter trained for this model, with "
           "this chat template?\n";
     }
+  }
+  if (const auto broken = draft_stats(figures.replicas).non_finite_drafts; broken > 0) {
+    text += fmt::format("warning: {} drafts held numbers that are not finite\n", broken);
   }
   std::string memory;
   for (const std::uint64_t bytes : figures.peak_memory) {

@@ -29,7 +29,14 @@ std::vector<std::int32_t> read_ids(const PerplexityOptions& options,
     const runtime::Tokenizer tokenizer = runtime::Tokenizer::load(options.model.model);
     const std::string text = runtime::read_file(options.text);
     const runtime::TextSegment segment{text, /*trusted=*/false};
-    return tokenizer.encode(std::span(&segment, 1), /*add_special_tokens=*/true);
+    const std::vector<std::int32_t> ids =
+        tokenizer.encode(std::span(&segment, 1), /*add_special_tokens=*/true);
+    for (const std::int32_t id : ids) {
+      if (id < config.vocab_size) continue;
+      throw ConfigError("{}: the tokenizer gives token {}, the model has {} of them",
+                        options.model.model, id, config.vocab_size);
+    }
+    return ids;
   }
   const Json json = runtime::read_json(options.text);
   std::vector<std::int32_t> ids;

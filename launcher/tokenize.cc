@@ -88,6 +88,9 @@ int run_tokenize(const TokenizeOptions& options, Context& context) {
     } catch (const RequestError& error) {
       std::cerr << "line " << number << ": " << error.what() << "\n";
       exit_code = kConfigError;
+    } catch (const ConfigError& error) {  // not JSON; the message names the line
+      std::cerr << error.what() << "\n";
+      exit_code = kConfigError;
     }
   }
   std::cout.flush();

@@ -194,6 +194,7 @@ World::World(Signals& signals) : state_(std::make_unique<State>(signals)) {}
 World::~World() {
   if (std::uncaught_exceptions() > state_->exceptions_at_start) abort(1, "ended by an exception");
   try {
+    enter("end");  // with the usual patience, whatever the last phase had
     state_->mailbox->flush();
   } catch (const FatalError& error) {
     abort(1, error.what());

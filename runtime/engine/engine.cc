@@ -57,6 +57,9 @@ void Engine::draft(const StepPlan& plan) {
 EngineStats Engine::stats() const {
   EngineStats stats = stats_;
   stats.preemptions = scheduler_.preemptions();
+  if (drafting_.drafter != nullptr) {
+    stats.non_finite_drafts = drafting_.drafter->stats().non_finite;
+  }
   return stats;
 }
 

@@ -41,8 +41,9 @@ struct EngineStats {
   std::int64_t context_rows = 0;  // prompt tokens fed, recomputed ones included
   std::int64_t generation_rows = 0;
   std::int64_t sampled_tokens = 0;
-  std::int64_t tree_rows = 0;   // nodes verified, of the generation rows
-  std::int64_t saved_rows = 0;  // that merging equal beginnings saved
+  std::int64_t tree_rows = 0;          // nodes verified, of the generation rows
+  std::int64_t saved_rows = 0;         // that merging equal beginnings saved
+  std::int64_t non_finite_drafts = 0;  // drafts whose numbers were not finite: empty trees
   /// By depth from 1: trees that reached it, and how often its node was accepted.
   std::array<std::int64_t, drafter::kMaxDraftDepth> drafted_at = {};
   std::array<std::int64_t, drafter::kMaxDraftDepth> accepted_at = {};
@@ -54,7 +55,7 @@ struct EngineStats {
 /// What the engine asks of and tells the process around it.
 struct EngineHooks {
   std::function<bool()> terminate;                    // has this process been asked to end?
-  std::function<void(std::string_view)> enter_phase;  // "prefill", "decode", "wait"
+  std::function<void(std::string_view)> enter_phase;  // "wait", "draft", "prefill", "decode"
 };
 
 /// Who guesses the next tokens, and how many.

@@ -123,7 +123,8 @@ void Scheduler::plan_context(StepPlan& plan, std::int32_t& row_budget) {
     return true;
   };
   for (auto& [arrival, sequence] : running_) {
-    if (!sequence->in_generation()) plan_chunk(arrival, *sequence);
+    // What an older prompt waits for is not given to a younger one.
+    if (!sequence->in_generation() && !plan_chunk(arrival, *sequence)) return;
   }
   while (!waiting_.empty() && static_cast<std::int32_t>(running_.size()) < limits_.max_sequences) {
     const auto oldest = waiting_.begin();

@@ -37,6 +37,7 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
   }
   clock.lap(stats_.time.plan);
 
+  hooks_.enter_phase("draft");
   draft(plan);
   clock.lap(stats_.time.draft);
 

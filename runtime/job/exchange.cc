@@ -157,6 +157,11 @@ void RemoteWork::serve() {
 }
 
 void RemoteWork::finish(RunEnd end) {
+  // Rank 0's answer to the last request for work has to be received, wanted or not.
+  for (const auto start = Clock::now(); asked_ && Clock::now() - start < parallel::kPatience;) {
+    take(0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   world_.mailbox().send(0, kToServer, message(MessageKind::kDone, Done{engine_.stats(), end}));
   world_.mailbox().flush();
 }

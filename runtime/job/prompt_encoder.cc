@@ -50,6 +50,11 @@ WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const
     if (error.field.empty()) error.field = field;  // the tokenizer does not know whose text it was
     throw;
   }
+  for (const std::int32_t id : item.prompt) {
+    if (id < limits_.vocab_size) continue;
+    throw RequestError(field, "the tokenizer gives token {}, the model has {} of them", id,
+                       limits_.vocab_size);
+  }
   const auto length = static_cast<std::int64_t>(item.prompt.size());
   if (length == 0) throw RequestError(field, "the prompt has no tokens");
   if (length >= limits_.max_positions) {

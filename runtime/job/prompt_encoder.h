@@ -18,6 +18,7 @@ namespace paceline::runtime {
 class PromptEncoder {
  public:
   struct Limits {
+    std::int64_t vocab_size = 0;     // the model's
     std::int64_t max_positions = 0;  // the model's context
     std::int64_t cache_tokens = 0;   // tokens that the key/value cache of a replica holds
     std::uint64_t job_seed = 0;
