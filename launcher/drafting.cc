@@ -26,9 +26,10 @@ drafter::DraftShape parse_draft_shape(const std::string& text) {
 }
 
 Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
+  const drafter::DraftShape shape = parse_draft_shape(options.shape);
   const bool recurrent = options.drafter != "none";
   if (!recurrent && !options.lookup) return;
-  shape_ = parse_draft_shape(options.shape);
+  shape_ = shape;
   shape_.max_nodes = options.max_nodes;
   if (recurrent) {
     files_.emplace(runtime::DrafterFiles::open(

@@ -53,6 +53,7 @@ std::vector<std::int32_t> read_ids(const PerplexityOptions& options,
 }
 
 int run_perplexity(const PerplexityOptions& options, Context& context) {
+  context.signals.end_at_once();
   Deployment deployment(context.world, options.model, options.cluster);
   std::vector<std::int32_t> ids;
   together(context.world, [&] {

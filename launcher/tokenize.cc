@@ -70,6 +70,7 @@ class LineConverter {
 };
 
 int run_tokenize(const TokenizeOptions& options, Context& context) {
+  context.signals.end_at_once();
   if (context.world.rank() != 0) return kSuccess;
   const LineConverter converter(options);
   std::ifstream file;

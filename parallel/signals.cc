@@ -41,7 +41,9 @@ int Signals::last() {
 
 bool Signals::insisted() {
   read_pending();
-  return interrupts_.load(std::memory_order_relaxed) >= 2;
+  const bool any = last_.load(std::memory_order_relaxed) != 0;
+  return interrupts_.load(std::memory_order_relaxed) >= 2 ||
+         (any && at_once_.load(std::memory_order_relaxed));
 }
 
 }  // namespace paceline::parallel

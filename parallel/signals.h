@@ -21,8 +21,11 @@ class Signals {
   bool termination_requested() { return last() != 0; }
   /// The last that came: 128 + it is the exit code by convention. 0 if none.
   int last();
-  /// Two SIGINTs: someone at a terminal does not want to wait. The watchdog ends the process.
+  /// Two SIGINTs: someone at a terminal does not want to wait. Or any signal, where there is
+  /// nothing to finish (end_at_once). The watchdog ends the process.
   bool insisted();
+  /// From now on the first signal ends the process: it has nothing that would be lost.
+  void end_at_once() { at_once_.store(true, std::memory_order_relaxed); }
   /// Becomes readable when a signal comes.
   int descriptor() const { return descriptor_; }
 
@@ -30,6 +33,7 @@ class Signals {
   void read_pending();
   sigset_t before_;
   int descriptor_ = -1;
+  std::atomic<bool> at_once_{false};
   std::atomic<int> interrupts_{0};
   std::atomic<int> last_{0};
 };

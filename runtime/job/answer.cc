@@ -27,10 +27,10 @@ GrowingAnswer::GrowingAnswer(const WorkItem& item, const Tokenizer* tokenizer) :
 
 bool GrowingAnswer::push(const TokenEvent& event) {
   check(result_.end == EndReason::kNone, "a token for a request that has ended");
-  const auto now = std::chrono::steady_clock::now();
-  const double ms = std::chrono::duration<double, std::milli>(now - taken_).count();
-  if (result_.token_ids.empty()) result_.ttft_ms = ms;
-  result_.total_ms = ms;
+  if (result_.token_ids.empty()) {
+    const auto waited = std::chrono::steady_clock::now() - taken_;
+    result_.ttft_ms = std::chrono::duration<double, std::milli>(waited).count();
+  }
   result_.end = event.end;
   if (event.token >= 0) {
     result_.token_ids.push_back(event.token);

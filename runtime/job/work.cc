@@ -45,7 +45,6 @@ void encode_result(const WorkResult& result, WireWriter& writer) {
   writer.value(result.end);
   writer.value(result.steps);
   writer.value(result.ttft_ms);
-  writer.value(result.total_ms);
 }
 
 WorkResult decode_result(WireReader& reader) {
@@ -56,7 +55,6 @@ WorkResult decode_result(WireReader& reader) {
   result.end = reader.value<EndReason>();
   result.steps = reader.value<std::int64_t>();
   result.ttft_ms = reader.value<double>();
-  result.total_ms = reader.value<double>();
   return result;
 }
 

@@ -31,7 +31,6 @@ struct WorkResult {
   EndReason end = EndReason::kNone;
   std::int64_t steps = 0;  // forwards that gave at least one token
   double ttft_ms = 0;      // from the replica's taking it to its first token
-  double total_ms = 0;     // to its last
 };
 
 void encode_work(const std::vector<WorkItem>& items, WireWriter& writer);

@@ -57,7 +57,7 @@ TEST(GrowingAnswer, TextGrowsWithItsTokens) {
   EXPECT_EQ(result.token_ids, tokenizer.encode_text(text));
   EXPECT_EQ(result.end, EndReason::kLength);
   EXPECT_EQ(result.steps, static_cast<std::int64_t>(result.token_ids.size()));
-  EXPECT_GE(result.total_ms, result.ttft_ms);
+  EXPECT_GT(result.ttft_ms, 0);
 }
 
 TEST(GrowingAnswer, AStopStringIsLeftOutButItsTokensAreKept) {
