@@ -90,9 +90,10 @@ class RandomDrafter final : public RuleDrafter {
         {7, 7});
     const std::int32_t parent = static_cast<std::int32_t>(random[0] % (n + 1u)) - 1;
     const auto token = static_cast<std::int32_t>(random[1] % 90);
+    if (parent >= tree.size()) return;
     const std::int32_t depth =
         parent < 0 ? 1 : tree.nodes()[static_cast<std::size_t>(parent)].depth + 1;
-    if (parent >= tree.size() || depth > request.shape.depth) return;
+    if (depth > request.shape.depth) return;
     if (tree.child(parent, token) == drafter::TreeNode::kRoot) tree.add(parent, token, 0, 0);
   }
 };
