@@ -47,7 +47,8 @@ void Engine::draft(const StepPlan& plan) {
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
                         .sampling = sequence.sampling(0),
-                        .shape = planned.draft});
+                        .shape = planned.draft,
+                        .max_depth = planned.draft.depth});
   }
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
