@@ -2,16 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
-
 #include "kernels/core/error.h"
 #include "tests/parallel/rank_threads.h"
 #include "tests/runtime/model/fixture_model.h"
 
 namespace paceline::runtime {
 namespace {
-
-using Ids = std::vector<std::int32_t>;
 
 // Twelve requests, greedy and sampled, with prompts of 1 to 100 tokens.
 std::vector<EngineRequest> requests() {
@@ -32,23 +28,11 @@ std::vector<EngineRequest> requests() {
   return made;
 }
 
-// Runs requests to their end and returns each one's tokens. All are admitted at once.
-std::map<std::uint64_t, Ids> run(Engine& engine, const std::vector<EngineRequest>& admitted) {
-  std::map<std::uint64_t, Ids> answers;
-  Control control;
-  control.admit = admitted;
-  do {
-    for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
-    control = {};
-  } while (!engine.idle());
-  return answers;
-}
-
-std::map<std::uint64_t, Ids> run_alone(const FixtureRank::Options& options) {
+Answers run_alone(const FixtureRank::Options& options) {
   const auto backend = kernels::make_cpu_backend({.threads = 2});
   const auto single = parallel::make_single();
   FixtureRank rank("llama_gqa", options, *backend, *single);
-  auto answers = run(rank.engine(), requests());
+  auto answers = run_to_end(rank.engine(), requests());
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), options.limits.num_pages);
   return answers;
 }
@@ -71,7 +55,7 @@ TEST(Engine, TokensDoNotDependOnCompanyChunksOrPreemption) {
   const auto backend = kernels::make_cpu_backend({});
   const auto single = parallel::make_single();
   FixtureRank rank("llama_gqa", options, *backend, *single);
-  EXPECT_EQ(run(rank.engine(), requests()), expected);
+  EXPECT_EQ(run_to_end(rank.engine(), requests()), expected);
   EXPECT_GT(rank.engine().stats().preemptions, 0);
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), 5);
 }
@@ -83,7 +67,7 @@ TEST(Engine, RanksFollowTheLeadersControl) {
     FixtureRank rank("llama_gqa", {}, *backend, communicator);
     // Only the leader knows the requests.
     const auto mine = communicator.rank() == 0 ? requests() : std::vector<EngineRequest>{};
-    EXPECT_EQ(run(rank.engine(), mine), expected) << communicator.rank();
+    EXPECT_EQ(run_to_end(rank.engine(), mine), expected) << communicator.rank();
   });
 }
 

@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
 
 #include "drafter/lookup.h"
@@ -17,7 +16,6 @@ namespace paceline::runtime {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-using Answers = std::map<std::uint64_t, Ids>;
 
 std::vector<EngineRequest> requests() {
   std::vector<EngineRequest> made;
@@ -36,17 +34,6 @@ std::vector<EngineRequest> requests() {
     made.push_back(request);
   }
   return made;
-}
-
-Answers run(Engine& engine, const std::vector<EngineRequest>& admitted) {
-  Answers answers;
-  Control control;
-  control.admit = admitted;
-  do {
-    for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
-    control = {};
-  } while (!engine.idle());
-  return answers;
 }
 
 constexpr SchedulerLimits kLimits{.max_sequences = 8,
@@ -142,7 +129,7 @@ Outcome run_with(drafter::Drafter* drafter, const drafter::DraftShape& shape,
   const auto single = parallel::make_single();
   FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = limits}, *backend,
                    *single, {.drafter = drafter, .shape = shape});
-  Outcome outcome{run(rank.engine(), requests()), rank.engine().stats()};
+  Outcome outcome{run_to_end(rank.engine(), requests()), rank.engine().stats()};
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), limits.num_pages);
   return outcome;
 }
@@ -197,7 +184,7 @@ TEST(Speculation, ARequestMayDoWithout) {
                    *single, {.drafter = &oracle, .shape = {2, 6, 12}});
   std::vector<EngineRequest> admitted = requests();
   for (EngineRequest& request : admitted) request.speculative = false;
-  EXPECT_EQ(run(rank.engine(), admitted), plain.answers);
+  EXPECT_EQ(run_to_end(rank.engine(), admitted), plain.answers);
   EXPECT_EQ(rank.engine().stats().tree_rows, 0);
 }
 
@@ -313,7 +300,7 @@ TEST_P(AppleGolden, BatchesOverRanksGiveThePlainContinuations) {
           request.ignore_eos = true;
           batch.push_back(request);
         }
-        for (const auto& [uid, ids] : run(rank.engine(), batch)) {
+        for (const auto& [uid, ids] : run_to_end(rank.engine(), batch)) {
           Ids whole = batch[uid].prompt;
           whole.insert(whole.end(), ids.begin(), ids.end());
           EXPECT_EQ(whole, expected[uid]) << ranks << " ranks";

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,6 +59,21 @@ class FixtureRank {
   LlamaModel model_;
   Engine engine_;
 };
+
+/// Each request's tokens, by uid.
+using Answers = std::map<std::uint64_t, std::vector<std::int32_t>>;
+
+/// Admits all requests at once and runs them to their end.
+inline Answers run_to_end(Engine& engine, const std::vector<EngineRequest>& admitted) {
+  Answers answers;
+  Control control;
+  control.admit = admitted;
+  do {
+    for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
+    control = {};
+  } while (!engine.idle());
+  return answers;
+}
 
 /// Rows [begin, end) of a sequence that is alone in the cache, on pages 0, 1, ...; logits for all.
 inline PackedBatch rows_of(const std::vector<std::int32_t>& ids, std::int32_t begin,
