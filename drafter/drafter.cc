@@ -13,12 +13,16 @@ void DraftStats::count(const TokenTree& tree) {
   saved_rows += tree.saved_rows;
 }
 
-DraftShape checked_shape(const DraftRequest& request) {
-  DraftShape shape = request.shape;
+void check_shape(const DraftShape& shape) {
   check(shape.width >= 0 && shape.width <= kMaxDraftWidth && shape.depth >= 0 &&
             shape.depth <= kMaxDraftDepth && shape.max_nodes >= 0,
         "a draft of {} beams of {} tokens, at most {} nodes", shape.width, shape.depth,
         shape.max_nodes);
+}
+
+DraftShape checked_shape(const DraftRequest& request) {
+  DraftShape shape = request.shape;
+  check_shape(shape);
   check(!request.tokens.empty(), "a draft for a request without tokens");
   shape.depth = std::clamp(request.max_depth, 0, shape.depth);
   return shape;

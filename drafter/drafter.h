@@ -61,6 +61,9 @@ class Drafter {
   virtual const DraftStats& stats() const = 0;
 };
 
+/// FatalError unless the shape is within bounds.
+void check_shape(const DraftShape& shape);
+
 /// The request's shape, its depth within max_depth; throws FatalError as `draft` does.
 DraftShape checked_shape(const DraftRequest& request);
 

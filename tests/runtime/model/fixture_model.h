@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -63,12 +64,16 @@ class FixtureRank {
 /// Each request's tokens, by uid.
 using Answers = std::map<std::uint64_t, std::vector<std::int32_t>>;
 
-/// Admits all requests at once and runs them to their end.
-inline Answers run_to_end(Engine& engine, const std::vector<EngineRequest>& admitted) {
+/// Admits all requests at once and runs them to their end; `before_step` may add to what the engine
+/// is told.
+inline Answers run_to_end(
+    Engine& engine, const std::vector<EngineRequest>& admitted,
+    const std::function<void(Control&)>& before_step = [](Control&) {}) {
   Answers answers;
   Control control;
   control.admit = admitted;
   do {
+    before_step(control);
     for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
     control = {};
   } while (!engine.idle());
