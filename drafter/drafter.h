@@ -17,6 +17,9 @@ struct DraftShape {
   std::int32_t width = 0;      ///< beams, at most kMaxDraftWidth; 0: no draft
   std::int32_t depth = 0;      ///< tokens of a beam, at most kMaxDraftDepth; 0: no draft
   std::int32_t max_nodes = 0;  ///< only the most probable nodes are kept; 0: all
+  /// With max_nodes: any token that the search looked at can become a node, not only those of the
+  /// beams that it ends with. So a tree of a given size holds the most probable paths there are.
+  bool any_candidate = false;
   bool operator==(const DraftShape&) const = default;
 };
 

@@ -91,7 +91,11 @@ std::int32_t MergedDrafter::most_nodes(const DraftShape& shape) const {
 
 void MergedDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees) {
   std::vector<DraftRequest> whole(batch.requests.begin(), batch.requests.end());
-  for (DraftRequest& request : whole) request.shape.max_nodes = 0;
+  for (DraftRequest& request : whole) {
+    // Merged first, cut after; but of candidates there is no end, and more than what the tree holds
+    // in the end is never needed.
+    if (!request.shape.any_candidate) request.shape.max_nodes = 0;
+  }
   const DraftBatch unlimited{batch.hidden, whole};
   const DraftStats before = model_.stats();
   std::vector<TokenTree> found;

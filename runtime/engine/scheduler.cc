@@ -167,7 +167,9 @@ void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, st
     if (nodes == 0) continue;
     const std::int32_t missing = missing_pages(sequence, sequence.length() + nodes);
     for (std::int32_t i = 0; i < missing; ++i) sequence.pages.push_back(pages_.acquire());
-    planned.draft = {shape.width, depth, nodes};
+    planned.draft = shape;
+    planned.draft.depth = depth;
+    planned.draft.max_nodes = nodes;
   }
 }
 
