@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "drafter/acceptance.h"
 #include "drafter/token_tree.h"
 #include "kernels/params.h"
 
@@ -51,14 +52,18 @@ struct DraftStats {
 };
 
 /// Guesses what follows. What it guesses decides how fast tokens come, never which. Deterministic:
-/// ranks that make the same calls with equal bits get equal trees. A request's tree depends on that
-/// request alone.
+/// ranks that make the same calls with equal bits get equal trees. Unless it learns, a request's
+/// tree depends on that request alone.
 class Drafter {
  public:
   virtual ~Drafter() = default;
   /// trees[i] is the tree of requests[i]. FatalError if a shape is out of bounds, or if a request
   /// has no tokens.
   virtual void draft(const DraftBatch& batch, std::vector<TokenTree>& trees) = 0;
+  /// Is told what verification accepted of a tree that `draft` gave, after any other. Ranks that
+  /// tell it the same in the same order keep drafting equally.
+  virtual void learn(const TokenTree& /*tree*/, const Accepted& /*accepted*/,
+                     const kernels::SamplingRow& /*sampling*/) {}
   /// The largest tree that a shape can come to: what a plan must reserve.
   virtual std::int32_t most_nodes(const DraftShape& shape) const = 0;
   virtual const DraftStats& stats() const = 0;

@@ -46,14 +46,14 @@ void Engine::draft(const StepPlan& plan) {
   std::vector<std::size_t> index;
   for (std::size_t i = 0; i < plan.generation.size(); ++i) {
     const PlannedRows& planned = plan.generation[i];
-    if (planned.draft.depth == 0) continue;
+    if (planned.draft.max_nodes == 0) continue;
     const Sequence& sequence = *planned.sequence;
     index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
                         .sampling = sequence.sampling(0),
                         .shape = planned.draft,
-                        .max_depth = planned.draft.depth});
+                        .max_depth = planned.max_depth});
   }
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
@@ -185,6 +185,9 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
           return end_after(sequence, ++generated, token) != EndReason::kNone;
         });
     count_acceptance(*sampled.tree, accepted);
+    if (!sampled.tree->empty()) {
+      drafting_.drafter->learn(*sampled.tree, accepted, sequence.sampling(0));
+    }
     append_accepted(sampled, accepted, events);
   }
   settle(hidden);
