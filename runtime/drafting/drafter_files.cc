@@ -132,6 +132,7 @@ DrafterFiles DrafterFiles::open(const std::filesystem::path& directory, WeightCh
   DrafterFiles files(std::move(config), paceline_quantized(json, path.string()),
                      Checkpoint::open(directory), weights, model);
   files.check_layout();
+  files.check_numbers();
   return files;
 }
 
@@ -151,6 +152,16 @@ void DrafterFiles::check_layout() const {
     if (config_.tied_head && name.starts_with(output_name(config_) + ".")) continue;
     throw ConfigError("{}: tensor \"{}\" has no place in the drafter that config.json describes",
                       checkpoint_.path().string(), name);
+  }
+}
+
+// Read once more when they are loaded: a head is small, and what is bad is refused before any work.
+void DrafterFiles::check_numbers() const {
+  for (const NamedLinear& linear : linears(config_)) {
+    const auto& [name, n, k, bias] = linear;
+    check_finite(kernels::to_fp32(stored_matrix(name, n, k)), checkpoint_,
+                 stored_linear(checkpoint_, storage_, name, n, k).weight->name);
+    if (bias) check_finite(vector(name + ".bias", n), checkpoint_, name + ".bias");
   }
 }
 
@@ -185,15 +196,13 @@ HostMatrix DrafterFiles::tied_matrix() const {
 HostMatrix DrafterFiles::matrix(const std::string& name, std::int64_t n, std::int64_t k) const {
   const bool tied = config_.tied_head && name == output_name(config_);
   HostMatrix matrix = tied ? tied_matrix() : stored_matrix(name, n, k);
-  check_finite(kernels::to_fp32(matrix), tied ? model_.checkpoint : checkpoint_, name);
+  if (tied) check_finite(kernels::to_fp32(matrix), model_.checkpoint, name);
   const WeightFormat format = chosen_format(weights_, matrix.format);
   return matrix.format == format ? std::move(matrix) : kernels::convert(matrix, format);
 }
 
 std::vector<float> DrafterFiles::vector(const std::string& name, std::int64_t n) const {
-  std::vector<float> values = WeightReader(checkpoint_, storage_).vector(name, n, {0, n});
-  check_finite(values, checkpoint_, name);
-  return values;
+  return WeightReader(checkpoint_, storage_).vector(name, n, {0, n});
 }
 
 }  // namespace paceline::runtime

@@ -39,7 +39,7 @@ void Scheduler::add(EngineRequest request) {
   waiting_.emplace(next_arrival_++, std::move(sequence));
 }
 
-Sequence* Scheduler::find(std::uint64_t uid) {
+const Sequence* Scheduler::find(std::uint64_t uid) const {
   const auto arrival = arrival_of_.find(uid);
   if (arrival == arrival_of_.end()) return nullptr;
   const auto running = running_.find(arrival->second);

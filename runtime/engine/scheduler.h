@@ -67,7 +67,8 @@ class Scheduler {
   /// as far as there is room, and planned.draft says what a tree may have.
   StepPlan plan(const drafter::DraftShape& shape = {});
 
-  Sequence* find(std::uint64_t uid);
+  /// Null if it has ended, or was never added.
+  const Sequence* find(std::uint64_t uid) const;
   std::size_t running() const { return running_.size(); }
   std::size_t waiting() const { return waiting_.size(); }
   const SchedulerLimits& limits() const { return limits_; }

@@ -99,11 +99,13 @@ class KnowingDrafter : public RuleDrafter {
   std::vector<std::pair<std::uint64_t, Ids>> known_;
 };
 
-/// Every guess is right, with a wrong one before it, so that accepted keys and values have to be
-/// moved into place.
+/// Every guess is right, with a wrong one before it (always `wrong`, if that is a token), so that
+/// accepted keys and values have to be moved into place.
 class Oracle final : public KnowingDrafter {
  public:
-  using KnowingDrafter::KnowingDrafter;
+  Oracle(const std::vector<EngineRequest>& requests, const Answers& answers,
+         std::int32_t wrong = -1)
+      : KnowingDrafter(requests, answers), wrong_(wrong) {}
 
  private:
   void guess(const drafter::DraftRequest& request, std::int32_t n,
@@ -112,9 +114,10 @@ class Oracle final : public KnowingDrafter {
     const std::int32_t right = next(request, n / 2);
     if (right < 0 || n / 2 >= request.shape.depth || n + 1 >= most_nodes(request.shape)) return;
     const std::int32_t parent = n == 0 ? drafter::TreeNode::kRoot : tree.size() - 1;
-    tree.add(parent, (right + 1) % kGuessed, 0, 0);
+    tree.add(parent, wrong_ >= 0 ? wrong_ : (right + 1) % kGuessed, 0, 0);
     tree.add(parent, right, 0, 0);
   }
+  std::int32_t wrong_;
 };
 
 /// Always wrong: a chain that begins with a wrong token, below which everything is right.

@@ -16,7 +16,8 @@
 
 namespace paceline::runtime {
 
-/// One of the tiny checkpoints in tests/data/models, made by tools/make_model_fixtures.py.
+/// One of the tiny checkpoints in tests/data/models, made by tools/make_model_fixtures.py; or, if
+/// `name` is an absolute path, another one.
 inline std::filesystem::path fixture_dir(const std::string& name) {
   return std::filesystem::path(PACELINE_TEST_DATA) / "models" / name;
 }
@@ -48,6 +49,7 @@ class FixtureRank {
                 drafting) {}
 
   LlamaModel& model() { return model_; }
+  const ModelConfig& config() const { return config_; }
   const KvCache& cache() const { return cache_; }
   Engine& engine() { return engine_; }
 
