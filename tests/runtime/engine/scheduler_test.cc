@@ -234,7 +234,9 @@ TEST(Scheduler, DraftsTakeOnlyWhatIsLeft) {
       {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 1, .max_sampled = 64});
   pages.add(request(1, 12, 5));
   step(pages);
-  EXPECT_EQ(pages.plan(shape).generation[0].draft, (drafter::DraftShape{4, 3, 3}));
+  const PlannedRows planned = pages.plan(shape).generation[0];
+  EXPECT_EQ(planned.draft, (drafter::DraftShape{4, 4, 3}));
+  EXPECT_EQ(planned.max_depth, 3);
   // One token is left, and that is sampled, not drafted.
   Scheduler last(
       {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 2, .max_sampled = 64});
