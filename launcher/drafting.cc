@@ -31,6 +31,7 @@ Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& mod
   if (!recurrent && !options.lookup) return;
   shape_ = shape;
   shape_.max_nodes = options.max_nodes;
+  shared_noise_ = options.noise == "shared";
   if (recurrent) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));
