@@ -32,6 +32,7 @@ Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& mod
   shape_ = shape;
   shape_.max_nodes = options.max_nodes;
   shape_.any_candidate = options.max_nodes > 0;
+  shared_noise_ = options.noise == "shared";
   if (recurrent) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));

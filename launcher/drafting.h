@@ -27,9 +27,11 @@ class Drafting {
   /// Null: nothing is drafted.
   drafter::Drafter* drafter();
   const drafter::DraftShape& shape() const { return shape_; }
+  bool shared_noise() const { return shared_noise_; }
 
  private:
   drafter::DraftShape shape_;
+  bool shared_noise_ = true;
   std::optional<runtime::DrafterFiles> files_;
   std::optional<runtime::ModelEmbedding> embedding_;
   std::unique_ptr<drafter::Drafter> recurrent_;

@@ -189,7 +189,9 @@ int GenerateRun::run() {
   loaded_ = std::chrono::steady_clock::now();
   if (nothing_left()) return finish();
 
-  runtime::Drafting drafting{.drafter = nullptr, .shape = deployment_.drafting().shape()};
+  runtime::Drafting drafting{.drafter = nullptr,
+                             .shape = deployment_.drafting().shape(),
+                             .shared_noise = deployment_.drafting().shared_noise()};
   const int rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch);
   const runtime::SchedulerLimits limits{
       .max_sequences = options_.batch.max_batch,

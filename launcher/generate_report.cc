@@ -76,6 +76,17 @@ runtime::EngineStats draft_stats(const std::vector<runtime::ReplicaReport>& repl
   return sum;
 }
 
+// Of all replicas; `trees` counts those that were not empty.
+OrderedJson drafts_json(const runtime::EngineStats& drafts) {
+  OrderedJson json;
+  json["trees"] = drafts.drafted_at[0];
+  json["tree_rows"] = drafts.tree_rows;
+  json["rows_saved_by_merging"] = drafts.saved_rows;
+  json["non_finite"] = drafts.non_finite_drafts;
+  json["acceptance_by_depth"] = acceptance_by_depth(drafts);
+  return json;
+}
+
 OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   const runtime::EngineStats& stats = replica.stats;
   OrderedJson json;
@@ -164,6 +175,7 @@ void write_report(const std::filesystem::path& path, const GenerateFigures& figu
   json["tokens_per_second"] = derived.tokens_per_second;
   json["ttft_ms"] = {
       {"mean", derived.ttft_mean}, {"p50", derived.ttft_p50}, {"p99", derived.ttft_p99}};
+  json["drafts"] = drafts_json(draft_stats(figures.replicas));
   json["peak_memory_bytes"] = figures.peak_memory;
   json["replicas"] = OrderedJson::array();
   for (const auto& replica : figures.replicas) json["replicas"].push_back(replica_json(replica));

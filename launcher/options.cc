@@ -133,6 +133,13 @@ void add_options(CLI::App& command, DraftOptions& options) {
                 "Also draft what followed the last tokens when they came before")
       ->group("Speculation (changes the speed, never the answers)");
   command
+      .add_option("--draft-noise", options.noise,
+                  "shared: at temperature above 0 beams are chosen with the noise that tokens will "
+                  "be sampled with; none: by probability alone, for comparisons")
+      ->check(CLI::IsMember({"shared", "none"}))
+      ->capture_default_str()
+      ->group("Speculation (changes the speed, never the answers)");
+  command
       .add_option("--drafter-weights", options.weights, "Weight format to compute the drafter in")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
       ->capture_default_str()

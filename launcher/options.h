@@ -35,6 +35,7 @@ struct DraftOptions {
   std::string shape = "4x4";
   int max_nodes = 0;
   bool lookup = false;
+  std::string noise = "shared";
   std::string weights = "auto";
 };
 

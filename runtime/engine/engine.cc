@@ -48,10 +48,12 @@ void Engine::draft(const StepPlan& plan) {
     const PlannedRows& planned = plan.generation[i];
     if (planned.draft.max_nodes == 0) continue;
     const Sequence& sequence = *planned.sequence;
+    kernels::SamplingRow sampling = sequence.sampling(0);
+    if (!drafting_.shared_noise) sampling.temperature = 0;
     index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
-                        .sampling = sequence.sampling(0),
+                        .sampling = sampling,
                         .shape = planned.draft,
                         .max_depth = planned.max_depth});
   }

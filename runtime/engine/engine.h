@@ -63,6 +63,9 @@ struct Drafting {
   drafter::Drafter* drafter = nullptr;  // null: nobody
   /// Of every request, as far as rows and pages are free, until a control says otherwise.
   drafter::DraftShape shape;
+  /// At temperature above 0 drafts see the noise that tokens will be chosen with. False: they go by
+  /// probability alone, for comparisons.
+  bool shared_noise = true;
 };
 
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and

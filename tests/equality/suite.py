@@ -19,6 +19,7 @@ DRAFTS = {
     "lookup": ["--lookup", "--draft", "1x7"],
     "lookups": ["--lookup", "--draft", "8x4", "--draft-nodes", "11"],
     "beams": ["--drafter", DRAFTER, "--draft", "5x3"],
+    "noiseless": ["--drafter", DRAFTER, "--draft", "4x4", "--draft-noise", "none"],
     "both": ["--drafter", DRAFTER, "--lookup", "--draft", "2x9", "--draft-nodes", "14"],
 }
 

@@ -22,6 +22,13 @@ GenerateFigures example() {
   figures.totals.ttft_ms = {30, 10, 20};
   figures.replicas.resize(2);
   figures.replicas[1].stats.preemptions = 4;
+  for (runtime::ReplicaReport& replica : figures.replicas) {
+    replica.stats.tree_rows = 40;
+    replica.stats.saved_rows = 10;
+    replica.stats.drafted_at = {5, 4};
+  }
+  figures.replicas[0].stats.accepted_at = {4, 1};
+  figures.replicas[1].stats.accepted_at = {1, 1};
   figures.peak_memory = {200'000'000, 1'500'000'000};
   figures.load_seconds = 0.5;
   figures.run_seconds = 2;
@@ -37,6 +44,8 @@ TEST(GenerateReport, SumsUpForPeople) {
        {"requests              3 answered, 1 failed, 1 from an earlier run, of 5",
         "tokens                30 prompt, 120 generated", "generated tokens/s    60.0",
         "tokens per step       1.200", "time to first token   20 ms mean, 20 ms p50, 30 ms p99",
+        "accepted by depth     0.50 0.25",
+        "tree rows             80 verified, 20 % saved by merging",
         "peak memory per rank  200.0 MB, 1.50 GB", "checksum              abc"}) {
     EXPECT_NE(text.find(std::string(line) + "\n"), std::string::npos) << line << "\nin" << text;
   }
@@ -62,6 +71,11 @@ TEST(GenerateReport, WritesEveryFigureAsJson) {
   EXPECT_EQ(json["ttft_ms"]["p50"], 20.0);
   EXPECT_EQ(json["replicas"].size(), 2u);
   EXPECT_EQ(json["replicas"][1]["preemptions"], 4);
+  EXPECT_EQ(json["drafts"], (runtime::Json{{"trees", 10},
+                                           {"tree_rows", 80},
+                                           {"rows_saved_by_merging", 20},
+                                           {"non_finite", 0},
+                                           {"acceptance_by_depth", {0.5, 0.25}}}));
   EXPECT_EQ(json["peak_memory_bytes"][1], 1'500'000'000u);
   EXPECT_EQ(json["checksum"], "abc");
   EXPECT_THROW(write_report(directory.path() / "missing" / "report.json", example()), ConfigError);

@@ -169,7 +169,7 @@ class GoldenRank {
  public:
   GoldenRank(const std::filesystem::path& base, const std::filesystem::path& drafter,
              const drafter::DraftShape& shape, kernels::Backend& backend,
-             parallel::Communicator& communicator)
+             parallel::Communicator& communicator, bool shared_noise = true)
       : config_(read_model_config(base)),
         checkpoint_(Checkpoint::open(base)),
         formats_(choose_formats(checkpoint_, config_, WeightChoice::kFp32)),
@@ -183,7 +183,7 @@ class GoldenRank {
         drafter_(files_.config(), files_, embedding_, backend),
         engine_(model_, backend, communicator, kAmple, cache_.pool(),
                 {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}},
-                {.drafter = &drafter_, .shape = shape}) {}
+                {.drafter = &drafter_, .shape = shape, .shared_noise = shared_noise}) {}
   Engine& engine() { return engine_; }
 
  private:
@@ -236,6 +236,27 @@ TEST_P(AppleGolden, GeneratesTheSameTokensInTheSameSteps) {
     ++compared;
   }
   EXPECT_GT(compared, 0);
+}
+
+// With the noise that tokens are sampled with a head guesses more of them; without it the same
+// tokens come in more steps.
+TEST_P(AppleGolden, SharedNoiseSavesStepsAndChangesNoToken) {
+  std::vector<EngineRequest> requests = mixed_requests();
+  for (EngineRequest& request : requests) {
+    request.temperature = 1;
+    request.max_new_tokens = 40;
+  }
+  const auto run = [&](const drafter::DraftShape& shape, bool shared_noise) {
+    const auto backend = kernels::make_cpu_backend({});
+    const auto single = parallel::make_single();
+    GoldenRank rank(dir("base"), dir(GetParam()), shape, *backend, *single, shared_noise);
+    Answers answers = run_to_end(rank.engine(), requests);
+    return std::pair(answers, rank.engine().stats().accepted_at);
+  };
+  const auto plain = run({}, true), shared = run({4, 3, 0}, true), none = run({4, 3, 0}, false);
+  EXPECT_EQ(shared.first, plain.first);
+  EXPECT_EQ(none.first, plain.first);
+  EXPECT_GT(shared.second[0], none.second[0]);
 }
 
 TEST_P(AppleGolden, BatchesOverRanksGiveThePlainContinuations) {
