@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-#include "drafter/recurrent_drafter.h"
+#include "drafter/head_drafter.h"
 #include "kernels/core/error.h"
 
 namespace paceline::launcher {
@@ -27,29 +27,32 @@ drafter::DraftShape parse_draft_shape(const std::string& text) {
 
 Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
   const drafter::DraftShape shape = parse_draft_shape(options.shape);
-  const bool recurrent = options.drafter != "none";
-  if (!recurrent && !options.lookup) return;
+  const bool head = options.drafter != "none";
+  if (!head && !options.lookup) return;
   shape_ = shape;
   shape_.max_nodes = options.max_nodes;
-  if (recurrent) {
+  if (head) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));
+    kinds_.emplace_back(drafter::kind_name(files_->config().kind));
   }
-  if (options.lookup) lookup_.emplace();
+  if (options.lookup) {
+    lookup_.emplace();
+    kinds_.emplace_back("lookup");
+  }
 }
 
 void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
   if (!files_) return;
   embedding_.emplace(model);
-  recurrent_ =
-      std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
+  head_ = drafter::make_drafter(files_->config(), *files_, *embedding_, backend);
   files_.reset();
-  if (lookup_) merged_.emplace(*recurrent_, *lookup_);
+  if (lookup_) merged_.emplace(*head_, *lookup_);
 }
 
 drafter::Drafter* Drafting::drafter() {
   if (merged_) return &*merged_;
-  if (recurrent_) return recurrent_.get();
+  if (head_) return head_.get();
   return lookup_ ? &*lookup_ : nullptr;
 }
 
