@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-#include "drafter/recurrent_drafter.h"
+#include "drafter/head_drafter.h"
 #include "kernels/core/error.h"
 
 namespace paceline::launcher {
@@ -27,35 +27,37 @@ drafter::DraftShape parse_draft_shape(const std::string& text) {
 
 Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
   const drafter::DraftShape shape = parse_draft_shape(options.shape);
-  const bool recurrent = options.drafter != "none";
-  if (!recurrent && !options.lookup) return;
+  const bool head = options.drafter != "none";
+  if (!head && !options.lookup) return;
   shape_ = shape;
   shape_.max_nodes = options.max_nodes;
   shape_.any_candidate = options.max_nodes > 0;
   shared_noise_ = options.noise == "shared";
-  if (recurrent) {
+  if (head) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));
+    kinds_.emplace_back(drafter::kind_name(files_->config().kind));
   }
-  if (!options.lookup) return;
-  // A text that repeats itself goes on so for long. In a tree of limited size such a path has to
-  // earn its rows; in an unlimited one it would always take them.
-  const bool may_be_long = recurrent && options.max_nodes > 0;
-  lookup_.emplace(drafter::LookupOptions{.depth = may_be_long ? drafter::kMaxDraftDepth : 0});
+  if (options.lookup) {
+    // A text that repeats itself goes on so for long. In a tree of limited size such a path has to
+    // earn its rows; in an unlimited one it would always take them.
+    const bool may_be_long = head && options.max_nodes > 0;
+    lookup_.emplace(drafter::LookupOptions{.depth = may_be_long ? drafter::kMaxDraftDepth : 0});
+    kinds_.emplace_back("lookup");
+  }
 }
 
 void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
   if (!files_) return;
   embedding_.emplace(model);
-  recurrent_ =
-      std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
+  head_ = drafter::make_drafter(files_->config(), *files_, *embedding_, backend);
   files_.reset();
-  if (lookup_) merged_.emplace(std::vector<drafter::Drafter*>{recurrent_.get(), &*lookup_});
+  if (lookup_) merged_.emplace(std::vector<drafter::Drafter*>{head_.get(), &*lookup_});
 }
 
 drafter::Drafter* Drafting::drafter() {
   if (merged_) return &*merged_;
-  if (recurrent_) return recurrent_.get();
+  if (head_) return head_.get();
   return lookup_ ? &*lookup_ : nullptr;
 }
 

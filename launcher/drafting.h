@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "drafter/drafter.h"
 #include "drafter/lookup.h"
@@ -28,13 +30,16 @@ class Drafting {
   drafter::Drafter* drafter();
   const drafter::DraftShape& shape() const { return shape_; }
   bool shared_noise() const { return shared_noise_; }
+  /// Who drafts, for people: "ReDrafter", "Medusa", "lookup"; empty: nobody.
+  const std::vector<std::string>& kinds() const { return kinds_; }
 
  private:
   drafter::DraftShape shape_;
   bool shared_noise_ = true;
+  std::vector<std::string> kinds_;
   std::optional<runtime::DrafterFiles> files_;
   std::optional<runtime::ModelEmbedding> embedding_;
-  std::unique_ptr<drafter::Drafter> recurrent_;
+  std::unique_ptr<drafter::Drafter> head_;
   std::optional<drafter::LookupDrafter> lookup_;
   std::optional<drafter::MergedDrafter> merged_;
 };

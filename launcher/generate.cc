@@ -289,6 +289,7 @@ int GenerateRun::sum_up(const std::vector<int>& signals, double seconds,
                           .run_seconds = seconds,
                           .numerics_id = deployment_.numerics_id(),
                           .backend = deployment_.backend().description(),
+                          .drafters = deployment_.drafting().kinds(),
                           .ranks = context_.world.size(),
                           .tp = deployment_.tp(),
                           .checksum = {}};

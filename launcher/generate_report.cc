@@ -1,5 +1,6 @@
 #include "launcher/generate_report.h"
 
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -128,6 +129,7 @@ std::string summary_text(const GenerateFigures& figures) {
   if (const runtime::EngineStats drafts = draft_stats(figures.replicas); drafts.tree_rows > 0) {
     std::string shares;
     for (const double share : acceptance_by_depth(drafts)) shares += fmt::format(" {:.2f}", share);
+    line("drafter", fmt::format("{}", fmt::join(figures.drafters, " and ")));
     line("accepted by depth", shares.substr(1));
     line("tree rows",
          fmt::format("{} verified, {:.0f} % saved by merging", drafts.tree_rows,
@@ -160,6 +162,7 @@ void write_report(const std::filesystem::path& path, const GenerateFigures& figu
   json["paceline"] = kVersion;
   json["numerics_id"] = figures.numerics_id;
   json["backend"] = figures.backend;
+  json["drafters"] = figures.drafters;
   json["ranks"] = figures.ranks;
   json["tp"] = figures.tp;
   json["requests"] = {{"total", totals.requests},

@@ -21,6 +21,7 @@ struct GenerateFigures {
   double run_seconds = 0;  // from the loaded model to the last answer
   std::string numerics_id;
   std::string backend;
+  std::vector<std::string> drafters;  // kinds; empty: none
   int ranks = 1;
   int tp = 1;
   std::string checksum;  // empty if requests are left

@@ -111,7 +111,7 @@ void add_options(CLI::App& command, BatchOptions& options) {
 void add_options(CLI::App& command, DraftOptions& options) {
   command
       .add_option("--drafter", options.drafter,
-                  "Drafter directory (Apple's recurrent drafter format), or none")
+                  "Drafter directory (Apple's ReDrafter or Medusa's format), or none")
       ->option_text("DIR")
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
