@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,11 @@ struct DraftedModel {
   const ModelConfig& config;
   const Checkpoint& checkpoint;
 };
+
+/// The base's output rows of the tokens that can be drafted, all if `draft_vocab` is empty, as they
+/// are stored.
+kernels::HostMatrix base_output_rows(const DraftedModel& model,
+                                     std::span<const std::int32_t> draft_vocab);
 
 /// A drafter directory: config.json and safetensors with input_proj.{weight,bias} (only if exit_dim
 /// is not 2 hidden_size), rnn_w.weight and rnn_u.{weight,bias} (only if rnn),
@@ -50,7 +56,6 @@ class DrafterFiles final : public drafter::WeightSource {
 
   void check_layout() const;
   kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
-  kernels::HostMatrix tied_matrix() const;
 
   drafter::DrafterConfig config_;
   ModelConfig storage_;  // says only whether integer layouts are announced

@@ -35,9 +35,15 @@ class PromptEncoder {
   /// strings without a tokenizer, messages without a template or refused by it.
   WorkItem encode(const Request& request, std::int64_t index) const;
 
+  /// What the template writes for the last of `messages` behind the prompt of those before it, as
+  /// tokens: the answer, and the end of sequence. Throws RequestError of field "messages" if it
+  /// does not begin with that prompt.
+  std::vector<std::int32_t> encode_answer(const Json& messages) const;
+
  private:
   std::vector<std::int32_t> prompt_ids(const Request& request) const;
   const Tokenizer& needed_tokenizer(const char* field) const;
+  const ChatTemplate& needed_template() const;
 
   Limits limits_;
   std::optional<Tokenizer> tokenizer_;
