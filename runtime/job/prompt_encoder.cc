@@ -63,6 +63,30 @@ std::vector<std::int32_t> PromptEncoder::encode_answer(const Json& messages) con
   return tokenizer.encode(whole, /*add_special_tokens=*/false);
 }
 
+PromptEncoder::UserTurn PromptEncoder::user_turn() const {
+  const Tokenizer& tokenizer = needed_tokenizer("messages");
+  const std::string content = "PACELINE USER CONTENT";
+  std::vector<TextSegment> segments =
+      needed_template().render(Json::array({{{"role", "user"}, {"content", content}}}),
+                               /*add_generation_prompt=*/true, limits_.now);
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const std::size_t at = segments[i].text.find(content);
+    if (at == std::string::npos) continue;
+    std::string behind = segments[i].text.substr(at + content.size());
+    for (std::size_t j = i + 1; j < segments.size(); ++j) behind += segments[j].text;
+    segments[i].text.resize(at);
+    segments.resize(i + 1);
+    UserTurn turn;
+    turn.prompt = tokenizer.encode(segments, /*add_special_tokens=*/false);
+    // Special tokens end a turn by themselves: they are ends of sequence.
+    const TextSegment suffix{behind.substr(0, behind.find('\n')), /*trusted=*/true};
+    const auto ids = tokenizer.encode(std::span(&suffix, 1), /*add_special_tokens=*/false);
+    if (!ids.empty() && !tokenizer.is_special(ids[0])) turn.stop.push_back(suffix.text);
+    return turn;
+  }
+  throw RequestError("messages", "the chat template does not write a user's message");
+}
+
 WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const {
   const char* field = request.is_chat() ? "messages" : "prompt";
   const SamplingParams& sampling = request.sampling;
