@@ -162,6 +162,34 @@ drafter::TrainingOptions training_options(const TrainOptions& options) {
   return training;
 }
 
+std::vector<std::pair<std::string, std::string>> recipe(const TrainOptions& options,
+                                                        const drafter::Trainer& trainer) {
+  const drafter::TrainingOptions& training = trainer.options();
+  const drafter::AdamWOptions& adamw = training.adamw;
+  const bool bf16 = training.precision == drafter::GemmPrecision::kBf16;
+  std::vector<std::pair<std::string, std::string>> rows{
+      {"--depth", fmt::format("{}, loss weights 0.9^i", options.depth)},
+      {"--batch", fmt::format("{} positions", options.batch_positions)},
+      {"--loss", options.loss},
+      {"--learning-rate",
+       fmt::format("{:.3g}, {} steps of warm-up, then half a cosine to 0 at step {}",
+                   training.rate.peak, training.rate.warmup_steps, training.rate.steps)},
+      {"optimizer",
+       fmt::format("AdamW, betas {:.3g} and {:.3g}, weight decay {:.3g}, gradients "
+                   "clipped to norm {:.3g}",
+                   adamw.beta1, adamw.beta2, adamw.weight_decay, adamw.max_gradient_norm)},
+      {"--precision", fmt::format("{}, fp32 master weights", bf16 ? "bf16" : "fp32")},
+      {"--group", fmt::format("{} positions", options.group_positions)},
+      {"--seed", fmt::format("{}", options.seed)},
+      {"ranks", trainer.arithmetic()}};
+  if (!options.from.empty()) rows.emplace_back("--from", options.from);
+  if (options.synthesize_tokens > 0) {
+    rows.emplace_back("--synthesize-tokens", fmt::format("{}", options.synthesize_tokens));
+  }
+  rows.emplace_back("--answer-tokens", fmt::format("{}", options.answer_tokens));
+  return rows;
+}
+
 kernels::WeightFormat saved_format(const TrainOptions& options) {
   if (options.save_as == "fp32") return kernels::WeightFormat::kFp32;
   return options.save_as == "bf16" ? kernels::WeightFormat::kBf16

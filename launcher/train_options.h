@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "drafter/training/trainer.h"
@@ -50,6 +51,10 @@ void add_options(CLI::App& command, TrainOptions& options);
 /// The trainer's options but for the schedule's length and warm-up. Throws ConfigError for a
 /// precision that the CPU lacks.
 drafter::TrainingOptions training_options(const TrainOptions& options);
+
+/// What a model card says of the options, as far as they decide the result.
+std::vector<std::pair<std::string, std::string>> recipe(const TrainOptions& options,
+                                                        const drafter::Trainer& trainer);
 
 /// The format of --save-as.
 kernels::WeightFormat saved_format(const TrainOptions& options);

@@ -68,7 +68,15 @@ TrainingLoop::TrainingLoop(const TrainOptions& options, const drafter::DrafterCo
   if (writes()) {
     log_.emplace(std::filesystem::path(options_.output) / "training_log.jsonl",
                  trainer_->steps_done());
+    if (!log_->evaluations().empty()) evaluated_at_ = log_->evaluations().back().step;
+    evaluations_ = log_->evaluations().size();
   }
+  broadcast(evaluated_at_);
+  broadcast(evaluations_);
+}
+
+void TrainingLoop::broadcast(std::uint64_t& value) {
+  context_.world.all().broadcast(std::as_writable_bytes(std::span(&value, 1)), 0);
 }
 
 void TrainingLoop::make_trainer(const drafter::DrafterConfig& config, Deployment& deployment) {
@@ -142,7 +150,7 @@ bool TrainingLoop::run() {
     if (options_.minutes > 0) plan_minutes();
     if (stop % options_.evaluate_every == 0 && stop < total_steps()) evaluate(false);
   }
-  evaluate(true);
+  if (evaluated_at_ < trainer_->steps_done()) evaluate(true);
   checkpoint();
   return true;
 }
@@ -152,7 +160,7 @@ bool TrainingLoop::progress(const drafter::StepReport& report) {
     log_->count(report);
     if (report.step % kLogEvery == 0) log_->write_step(seconds());
     const std::uint64_t done = trainer_->steps_done();
-    const double all = log_->seconds_before() + seconds();
+    const double all = all_seconds();
     const double left = all / static_cast<double>(done) * static_cast<double>(total_steps() - done);
     progress_->step(*log_, total_steps(), left);
     if (Clock::now() - saved_ >
@@ -169,13 +177,13 @@ void TrainingLoop::plan_minutes() {
   std::uint64_t steps = kUnknownSteps;
   if (writes()) {
     const auto done = trainer_->steps_done();
-    const double passed = log_->seconds_before() + seconds();
+    const double passed = all_seconds();
     const double share = passed / (60 * options_.minutes);
     if (done > 0) steps = static_cast<std::uint64_t>(static_cast<double>(done) / share) + 1;
     if (done > 0 && share >= 1) steps = done;
     steps = std::min(steps, kUnknownSteps);
   }
-  context_.world.all().broadcast(std::as_writable_bytes(std::span(&steps, 1)), 0);
+  broadcast(steps);
   trainer_->set_total_steps(steps);
 }
 
@@ -206,7 +214,6 @@ std::vector<std::pair<std::string, double>> TrainingLoop::simulate(std::size_t m
 }
 
 void TrainingLoop::evaluate(bool last) {
-  if (last && evaluated_at_ == trainer_->steps_done() && evaluated_at_ > 0) return;
   runtime::LoggedEvaluation evaluation;
   evaluation.step = trainer_->steps_done();
   evaluation.result = trainer_->evaluate();
@@ -218,6 +225,7 @@ void TrainingLoop::evaluate(bool last) {
   }
   evaluated_at_ = evaluation.step;
   if (!writes()) return;
+  log_->write_step(seconds());
   evaluation.positions = log_->positions();
   progress_->evaluation(evaluation);
   log_->write(std::move(evaluation));
@@ -236,7 +244,7 @@ void TrainingLoop::checkpoint() {
   } catch (const ConfigError& error) {
     throw FatalError("{}", error.what());
   }
-  if (trainer_->steps_done() % kLogEvery != 0) log_->write_step(seconds());
+  log_->write_step(seconds());
   saved_ = Clock::now();
 }
 

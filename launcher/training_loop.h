@@ -38,12 +38,15 @@ class TrainingLoop {
   const drafter::Trainer& trainer() const { return *trainer_; }
   /// Rank 0's; null on others.
   const runtime::TrainingLog* log() const { return log_ ? &*log_ : nullptr; }
+  /// Of this run and those before it; rank 0's.
+  double all_seconds() const { return log_->seconds_before() + seconds(); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
   void make_trainer(const drafter::DrafterConfig& config, Deployment& deployment);
   void restore();
+  void broadcast(std::uint64_t& value);  // rank 0's
   bool progress(const drafter::StepReport& report);
   void plan_minutes();
   void evaluate(bool last);
@@ -65,7 +68,7 @@ class TrainingLoop {
   std::unique_ptr<drafter::Trainer> trainer_;
   std::optional<runtime::TrainingLog> log_;
   std::optional<TrainingProgress> progress_;
-  std::uint64_t evaluations_ = 0;
+  std::uint64_t evaluations_ = 0;   // made so far
   std::uint64_t evaluated_at_ = 0;  // step of the last evaluation
   Clock::time_point began_ = Clock::now();
   Clock::time_point saved_ = Clock::now();

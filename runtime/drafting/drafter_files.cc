@@ -152,6 +152,7 @@ DrafterFiles DrafterFiles::open(const std::filesystem::path& directory, WeightCh
   DrafterFiles files(std::move(config), paceline_quantized(json, path.string()),
                      Checkpoint::open(directory), weights, model);
   files.check_layout();
+  files.check_numbers();
   return files;
 }
 
@@ -174,6 +175,16 @@ void DrafterFiles::check_layout() const {
   }
 }
 
+// Read once more when they are loaded: a head is small, and what is bad is refused before any work.
+void DrafterFiles::check_numbers() const {
+  for (const NamedLinear& linear : linears(config_)) {
+    const auto& [name, n, k, bias] = linear;
+    check_finite(kernels::to_fp32(stored_matrix(name, n, k)), checkpoint_,
+                 stored_linear(checkpoint_, storage_, name, n, k).weight->name);
+    if (bias) check_finite(vector(name + ".bias", n), checkpoint_, name + ".bias");
+  }
+}
+
 HostMatrix DrafterFiles::stored_matrix(const std::string& name, std::int64_t n,
                                        std::int64_t k) const {
   const WeightFormat format =
@@ -185,15 +196,13 @@ HostMatrix DrafterFiles::matrix(const std::string& name, std::int64_t n, std::in
   const bool tied = config_.tied_head && name == output_name(config_);
   HostMatrix matrix =
       tied ? base_output_rows(model_, config_.draft_vocab) : stored_matrix(name, n, k);
-  check_finite(kernels::to_fp32(matrix), tied ? model_.checkpoint : checkpoint_, name);
+  if (tied) check_finite(kernels::to_fp32(matrix), model_.checkpoint, name);
   const WeightFormat format = chosen_format(weights_, matrix.format);
   return matrix.format == format ? std::move(matrix) : kernels::convert(matrix, format);
 }
 
 std::vector<float> DrafterFiles::vector(const std::string& name, std::int64_t n) const {
-  std::vector<float> values = WeightReader(checkpoint_, storage_).vector(name, n, {0, n});
-  check_finite(values, checkpoint_, name);
-  return values;
+  return WeightReader(checkpoint_, storage_).vector(name, n, {0, n});
 }
 
 }  // namespace paceline::runtime

@@ -38,9 +38,9 @@ kernels::HostMatrix base_output_rows(const DraftedModel& model,
 /// tied_head); matrices may be stored as integers as a model's may.
 class DrafterFiles final : public drafter::WeightSource {
  public:
-  /// Checks the config, that it fits the model, and that the checkpoint holds what it describes and
-  /// nothing else. `weights`: kAuto keeps what is stored; kInt4 is refused.
-  /// Throws ConfigError naming the directory and what is wrong.
+  /// Checks the config, that it fits the model, and that the checkpoint holds what it describes,
+  /// nothing else, and finite numbers alone. `weights`: kAuto keeps what is stored; kInt4 is
+  /// refused. Throws ConfigError naming the directory and what is wrong.
   static DrafterFiles open(const std::filesystem::path& directory, WeightChoice weights,
                            const DraftedModel& model);
 
@@ -55,6 +55,7 @@ class DrafterFiles final : public drafter::WeightSource {
                WeightChoice weights, const DraftedModel& model);
 
   void check_layout() const;
+  void check_numbers() const;
   kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
 
   drafter::DrafterConfig config_;

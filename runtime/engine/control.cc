@@ -19,6 +19,8 @@ std::vector<std::byte> encode_control(const Control& control) {
     writer.value(request.speculative);
   }
   writer.list(control.cancel);
+  writer.value(control.draft.has_value());
+  writer.value(control.draft.value_or(drafter::DraftShape{}));
   writer.value(control.stop);
   return writer.take();
 }
@@ -41,6 +43,9 @@ Control decode_control(std::span<const std::byte> bytes) {
     control.admit.push_back(std::move(request));
   }
   control.cancel = reader.list<std::uint64_t>();
+  const bool has_draft = reader.value<bool>();
+  const auto shape = reader.value<drafter::DraftShape>();
+  if (has_draft) control.draft = shape;
   control.stop = reader.value<bool>();
   reader.done();
   return control;

@@ -21,14 +21,19 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       cache_(cache) {
   check(limits.num_pages == cache.num_pages && limits.page_size == cache.page_size,
         "the scheduler and the cache differ in their pages");
-  if (drafting_.drafter == nullptr) {
-    drafting_.shape = {};
-  } else {
-    drafting_.shape.max_nodes = drafting_.drafter->most_nodes(drafting_.shape);
-  }
+  set_shape(drafting.shape);
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
   states_ =
       backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
+}
+
+// The shape of every draft from now on; its nodes are what the scheduler has to reserve for one.
+void Engine::set_shape(const drafter::DraftShape& shape) {
+  drafter::check_shape(shape);
+  drafting_.shape = {};
+  if (drafting_.drafter == nullptr || shape.width == 0 || shape.depth == 0) return;
+  drafting_.shape = shape;
+  drafting_.shape.max_nodes = drafting_.drafter->most_nodes(shape);
 }
 
 // Guesses a tree for each request in generation that has room for one, from the hidden state that
@@ -41,14 +46,14 @@ void Engine::draft(const StepPlan& plan) {
   std::vector<std::size_t> index;
   for (std::size_t i = 0; i < plan.generation.size(); ++i) {
     const PlannedRows& planned = plan.generation[i];
-    if (planned.draft.depth == 0) continue;
+    if (planned.draft.max_nodes == 0) continue;
     const Sequence& sequence = *planned.sequence;
     index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
                         .sampling = sequence.sampling(0),
                         .shape = planned.draft,
-                        .max_depth = planned.draft.depth});
+                        .max_depth = planned.max_depth});
   }
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
@@ -68,6 +73,7 @@ void Engine::apply(const Control& control) {
   check(!stopped_, "a step after the last one");
   for (const EngineRequest& request : control.admit) scheduler_.add(request);
   for (const std::uint64_t uid : control.cancel) scheduler_.remove(uid);
+  if (control.draft) set_shape(*control.draft);
   stopped_ = control.stop;
 }
 
@@ -179,6 +185,9 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
           return end_after(sequence, ++generated, token) != EndReason::kNone;
         });
     count_acceptance(*sampled.tree, accepted);
+    if (!sampled.tree->empty()) {
+      drafting_.drafter->learn(*sampled.tree, accepted, sequence.sampling(0));
+    }
     append_accepted(sampled, accepted, events);
   }
   settle(hidden);

@@ -61,7 +61,8 @@ struct EngineHooks {
 /// Who guesses the next tokens, and how many.
 struct Drafting {
   drafter::Drafter* drafter = nullptr;  // null: nobody
-  drafter::DraftShape shape;            // of every request, as far as rows and pages are free
+  /// Of every request, as far as rows and pages are free, until a control says otherwise.
+  drafter::DraftShape shape;
 };
 
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and
@@ -87,6 +88,7 @@ class Engine {
 
  private:
   void apply(const Control& control);
+  void set_shape(const drafter::DraftShape& shape);
   void draft(const StepPlan& plan);
   std::vector<std::int32_t> select(const float* logits);
   std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,

@@ -28,6 +28,7 @@ struct PlannedRows {
   bool samples = false;
   /// Generation: rows and slots behind the last token that its draft tree may use.
   drafter::DraftShape draft = {};
+  std::int32_t max_depth = 0;  // of a path in the tree: the tokens that the request can still take
 };
 
 /// What a step will compute: prompt chunks first, generation rows after.
@@ -66,7 +67,8 @@ class Scheduler {
   /// as far as there is room, and planned.draft says what a tree may have.
   StepPlan plan(const drafter::DraftShape& shape = {});
 
-  Sequence* find(std::uint64_t uid);
+  /// Null if it has ended, or was never added.
+  const Sequence* find(std::uint64_t uid) const;
   std::size_t running() const { return running_.size(); }
   std::size_t waiting() const { return waiting_.size(); }
   const SchedulerLimits& limits() const { return limits_; }

@@ -63,8 +63,8 @@ Synthesis::Synthesis(const PromptEncoder& encoder, std::vector<WorkItem> given,
   for (const WorkItem& item : given) {
     const auto sampling = std::tuple(item.max_new_tokens, item.temperature, item.top_k, item.top_p,
                                      item.seed, item.prompt.size());
-    hash.update(std::apply([](auto... x) { return fmt::format("{} {} {} {} {} {}\n", x...); },
-                           sampling));
+    hash.update(
+        std::apply([](auto... x) { return fmt::format("{} {} {} {} {} {}\n", x...); }, sampling));
     hash.update(std::as_bytes(std::span(item.prompt)));
   }
   manifest.input_sha256 = hash.finish_hex();
@@ -122,6 +122,8 @@ void Synthesis::add_prompt(WorkItem item) {
   if (auto found = earlier_.extract(digest); !found.empty()) {
     prompt.answer = std::move(found.mapped());
     prompt.handed_out = prompt.done = true;
+    ++answered_;
+    answer_tokens_ += prompt.answer->answer_tokens();
     if (std::ssize(prompts_) > num_given_) {
       found_tokens_ += prompt.answer->answer_tokens();
       ++found_answers_;
@@ -165,10 +167,9 @@ WorkItem Synthesis::next_turn_item() {
 
 // What will be there when all that is under way has come, at the mean length so far.
 double Synthesis::expected_tokens() const {
-  const double mean =
-      found_answers_ > 0
-          ? static_cast<double>(found_tokens_) / static_cast<double>(found_answers_)
-          : static_cast<double>(options_.answer_tokens) / 2;
+  const double mean = found_answers_ > 0
+                          ? static_cast<double>(found_tokens_) / static_cast<double>(found_answers_)
+                          : static_cast<double>(options_.answer_tokens) / 2;
   const auto found = std::ssize(prompts_) - num_given_;
   const auto under_way = found - found_answers_ + handed_turns_ - next_turn_;
   return static_cast<double>(found_tokens_) + mean * static_cast<double>(under_way);
@@ -220,12 +221,14 @@ void Synthesis::add_answer(const WorkResult& result) {
   const auto index = static_cast<std::size_t>(result.index / 2);
   Prompt& prompt = prompts_.at(index);
   prompt.done = true;
+  ++answered_;
   if (result.end != EndReason::kNonFinite && !result.token_ids.empty()) {
     Conversation& answer = prompt.answer.emplace();
     answer.tokens = prompt.item.prompt;
     answer.prompt_tokens = static_cast<std::int32_t>(answer.tokens.size());
     answer.tokens.insert(answer.tokens.end(), result.token_ids.begin(), result.token_ids.end());
     conversations_file_->write_line(conversation_line(answer));
+    answer_tokens_ += answer.answer_tokens();
   }
   if (index < given()) return;
   ++found_answers_;
@@ -236,7 +239,6 @@ void Synthesis::add_answer(const WorkResult& result) {
 void Synthesis::settle() {
   while (next_prompt_ < prompts_.size() && prompts_[next_prompt_].handed_out) ++next_prompt_;
   for (; next_answer_ < prompts_.size() && prompts_[next_answer_].done; ++next_answer_) {
-    ++answered_;
     const Prompt& prompt = prompts_[next_answer_];
     if (next_answer_ >= given() && prompt.answer) settled_ += prompt.answer->answer_tokens();
   }

@@ -59,7 +59,7 @@ class Synthesis {
 
   std::int64_t given_prompts() const { return num_given_; }
   std::int64_t answered() const { return answered_; }            ///< prompts, given and found
-  std::int64_t synthesized_tokens() const { return settled_; }  ///< of found prompts, in order
+  std::int64_t answer_tokens() const { return answer_tokens_; }  ///< of all complete answers
   std::int64_t user_turns() const { return next_turn_; }
 
  private:
@@ -100,6 +100,7 @@ class Synthesis {
   std::size_t next_answer_ = 0;     // all before it are done
   std::int64_t settled_ = 0;        // tokens of found prompts' answers before next_answer_
   std::int64_t answered_ = 0;
+  std::int64_t answer_tokens_ = 0;
   std::int64_t found_tokens_ = 0;  // of all their answers that are complete
   std::int64_t found_answers_ = 0;
 };

@@ -78,10 +78,12 @@ void TrainingLog::keep(const Json& line, const std::string& place) {
 
 void TrainingLog::count(const drafter::StepReport& report) {
   last_ = report;
+  written_ = false;
   positions_ += report.positions;
 }
 
 void TrainingLog::write_step(double seconds) {
+  if (std::exchange(written_, true)) return;
   write_line({{"step", last_.step},
               {"positions", positions_},
               {"loss", last_.loss},

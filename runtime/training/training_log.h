@@ -35,7 +35,7 @@ class TrainingLog {
   /// the file if it cannot be read or written, or if a line is not one of ours.
   TrainingLog(const std::filesystem::path& path, std::uint64_t resumed);
 
-  /// Counts a step; what write_step writes is the last one counted.
+  /// Counts a step; what write_step writes is the last one counted, if it is not there yet.
   void count(const drafter::StepReport& report);
   /// `seconds`: of this run.
   void write_step(double seconds);
@@ -58,6 +58,7 @@ class TrainingLog {
   double seconds_before_ = 0;
   std::vector<LoggedEvaluation> evaluations_;
   drafter::StepReport last_;
+  bool written_ = true;  // last_
 };
 
 }  // namespace paceline::runtime

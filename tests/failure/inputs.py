@@ -1,6 +1,7 @@
 """Inputs and models made for the suite; prompts are token ids, the models have no tokenizer."""
 
 import json
+import math
 import random
 import struct
 from pathlib import Path
@@ -49,6 +50,45 @@ def _random_halves(rng, count, exponent):
     ones = int.from_bytes(b"\1\0" * count, "little")
     sign_and_mantissa = int.from_bytes(rng.randbytes(2 * count), "little") & (ones * 0x83FF)
     return (sign_and_mantissa | ones * (exponent << 10)).to_bytes(2 * count, "little")
+
+
+def write_tensors(path, tensors):
+    """A safetensors file of fp32 tensors, {name: (shape, numbers)}."""
+    header, offset = {}, 0
+    for name, (shape, numbers) in tensors.items():
+        header[name] = {"dtype": "F32", "shape": shape}
+        header[name]["data_offsets"] = [offset, offset + 4 * len(numbers)]
+        offset += 4 * len(numbers)
+    text = json.dumps(header).encode()
+    data = b"".join(struct.pack(f"<{len(numbers)}f", *numbers) for _, numbers in tensors.values())
+    Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def drafter(directory, hidden=32, vocab=160, **numbers):
+    """A drafter of one block that fits the tiny models; `numbers` are {tensor: {element: number}},
+    all others are 0."""
+    directory = Path(directory)
+    directory.mkdir()
+    config = {
+        "model_type": "recurrent_drafting_drafter",
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "exit_dim": 2 * hidden,
+        "num_draft_layers": 1,
+        "rnn": False,
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    shapes = {
+        "lm_head.0.linear.weight": [2 * hidden, 2 * hidden],
+        "lm_head.0.linear.bias": [2 * hidden],
+        "lm_head.1.weight": [vocab, 2 * hidden],
+    }
+    tensors = {name: (shape, [0.0] * math.prod(shape)) for name, shape in shapes.items()}
+    for name, elements in numbers.items():
+        for element, number in elements.items():
+            tensors[name][1][element] = number
+    write_tensors(directory / "model.safetensors", tensors)
+    return directory
 
 
 def heavy_model(directory, hidden=512, ffn=2048, layers=4, vocab=8192):

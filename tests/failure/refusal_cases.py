@@ -1,6 +1,7 @@
 """What is wrong from the start: exit code 2, one line that names it, before anything is loaded."""
 
 import json
+import math
 import os
 import shutil
 
@@ -102,6 +103,25 @@ def bad_model_directory(suite):
     place.refuse(["model.safetensors"], model=model, ranks=2)
     weights.unlink()
     place.refuse(["safetensors"], model=model)
+
+
+def bad_drafter(suite):
+    """The drafter's file, key or number that is wrong is named, and the model that it does not fit."""
+    place = Place(suite)
+
+    def refuse(names, drafter, ranks=0):
+        place.refuse(names, "--drafter", drafter, ranks=ranks)
+
+    refuse(["config.json"], place.directory / "none", ranks=2)
+    refuse(["model_type", "recurrent_drafting_drafter"], place.model)
+    other = inputs.drafter(place.directory / "other", vocab=161)
+    refuse([str(other), "161", str(place.model), "160"], other)
+    wide = inputs.drafter(place.directory / "wide", hidden=48)
+    refuse([str(wide), "48", str(place.model), "32"], wide, ranks=2)
+    for name, number in (("nan", math.nan), ("infinite", -math.inf)):
+        spoilt = inputs.drafter(place.directory / name, **{"lm_head.1.weight": {77: number}})
+        refuse([f"{name}/model.safetensors", "lm_head.1.weight", "element 77"], spoilt, ranks=2)
+    place.refuse(["--draft 65x1", "64x16"], "--draft", "65x1")
 
 
 def bad_input_file(suite):
@@ -274,6 +294,7 @@ CASES = [
     more_ranks_than_shards,
     unparsable_options,
     bad_model_directory,
+    bad_drafter,
     bad_input_file,
     bad_output_path,
     repeated_ids,

@@ -19,6 +19,7 @@ Control example() {
                            .ignore_eos = true,
                            .speculative = false});
   control.cancel = {5, 6};
+  control.draft = drafter::DraftShape{.width = 8, .depth = 4, .max_nodes = 31};
   control.stop = true;
   return control;
 }
@@ -36,7 +37,17 @@ TEST(Control, TravelsWhole) {
   EXPECT_TRUE(control.admit[0].ignore_eos);
   EXPECT_FALSE(control.admit[0].speculative);
   EXPECT_EQ(control.cancel, (std::vector<std::uint64_t>{5, 6}));
+  EXPECT_EQ(control.draft, (drafter::DraftShape{.width = 8, .depth = 4, .max_nodes = 31}));
   EXPECT_TRUE(control.stop);
+}
+
+TEST(Control, AShapeIsToldOnlyIfThereIsOne) {
+  Control control;
+  EXPECT_TRUE(control.empty());
+  EXPECT_FALSE(decode_control(encode_control(control)).draft);
+  control.draft = drafter::DraftShape{};  // nothing is to be drafted: that is told, too
+  EXPECT_FALSE(control.empty());
+  EXPECT_EQ(decode_control(encode_control(control)).draft, drafter::DraftShape{});
 }
 
 TEST(Control, EveryCutIsNoticed) {

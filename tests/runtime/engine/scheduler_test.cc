@@ -20,8 +20,13 @@ EngineRequest request(std::uint64_t uid, std::int32_t prompt, std::int32_t max_n
 }
 
 // What the engine does after a forward: every planned row is computed, every sampled token
-// appended.
-void accept(Scheduler& scheduler, const StepPlan& plan) {
+// appended, and of the drafts as many as `drafted` says of each request in generation.
+void accept(Scheduler& scheduler, const StepPlan& plan, const std::vector<int>& drafted = {}) {
+  for (std::size_t i = 0; i < drafted.size(); ++i) {
+    Sequence& sequence = *plan.generation[i].sequence;
+    sequence.computed += drafted[i];
+    sequence.tokens.insert(sequence.tokens.end(), static_cast<std::size_t>(drafted[i]), 7);
+  }
   for (const auto* group : {&plan.context, &plan.generation}) {
     for (const PlannedRows& planned : *group) {
       planned.sequence->computed += planned.rows;
@@ -126,7 +131,8 @@ TEST(Scheduler, ServesRandomLoadsToTheEnd) {
     const SchedulerLimits limits{.max_sequences = draw(1, 6),
                                  .max_rows = draw(6, 20),
                                  .page_size = 16,
-                                 .num_pages = draw(4, 12)};
+                                 .num_pages = draw(4, 12),
+                                 .max_sampled = draw(0, 20)};
     Scheduler scheduler(limits);
     std::uint64_t uid = 0;
     int to_add = 20;
@@ -137,14 +143,27 @@ TEST(Scheduler, ServesRandomLoadsToTheEnd) {
         --to_add;
       }
       if (draw(0, 30) == 0) scheduler.remove(static_cast<std::uint64_t>(draw(1, 20)));
-      const StepPlan plan = scheduler.plan();
-      EXPECT_LE(plan.rows(), limits.max_rows);
+      const StepPlan plan = scheduler.plan({draw(0, 4), draw(0, 5), draw(1, 12)});
+      std::vector<drafter::TokenTree> trees;
+      std::vector<int> drafted;
+      int tree_rows = 0;
+      for (const PlannedRows& planned : plan.generation) {
+        const int nodes = draw(0, std::min(planned.draft.depth, planned.draft.max_nodes));
+        trees.emplace_back();
+        for (int node = 0; node < nodes; ++node) trees.back().add(node - 1, 7, 0, 0);
+        drafted.push_back(draw(0, nodes));
+        tree_rows += planned.draft.max_nodes;
+      }
+      EXPECT_LE(plan.rows() + tree_rows, limits.max_rows);
       EXPECT_LE(plan.context.size() + plan.generation.size(),
                 static_cast<std::size_t>(limits.max_sequences));
       PackedBatch batch;
-      pack(plan, std::vector<drafter::TokenTree>(plan.generation.size()), batch);
-      for (const std::int32_t page : batch.page_table) EXPECT_GE(page, -1);
-      accept(scheduler, plan);
+      pack(plan, trees, batch);
+      for (const kernels::RowPlace& row : batch.rows) {
+        const std::int64_t entry = row.sequence * batch.page_stride + row.slot / limits.page_size;
+        EXPECT_GE(batch.page_table[static_cast<std::size_t>(entry)], 0) << "a row without a slot";
+      }
+      accept(scheduler, plan, drafted);
       ASSERT_LT(++steps, 5000) << "seed " << seed;
     }
     EXPECT_EQ(scheduler.pages().free_pages(), limits.num_pages) << "seed " << seed;

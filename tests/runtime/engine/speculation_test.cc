@@ -1,122 +1,21 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <random>
 
 #include "drafter/lookup.h"
+#include "drafter/merged_drafter.h"
 #include "drafter/recurrent_drafter.h"
-#include "kernels/core/philox.h"
+#include "kernels/core/error.h"
 #include "runtime/drafting/drafter_files.h"
 #include "runtime/drafting/model_embedding.h"
 #include "tests/parallel/rank_threads.h"
-#include "tests/runtime/model/fixture_model.h"
+#include "tests/runtime/engine/rule_drafters.h"
 
 // Drafts change the number of steps and nothing else: whatever is guessed, however wrong.
 
 namespace paceline::runtime {
 namespace {
-
-using Ids = std::vector<std::int32_t>;
-
-std::vector<EngineRequest> requests() {
-  std::vector<EngineRequest> made;
-  for (std::uint64_t uid = 0; uid < 9; ++uid) {
-    EngineRequest request;
-    request.uid = uid;
-    for (std::uint64_t i = 0; i <= uid * 11; ++i) {
-      request.prompt.push_back(static_cast<std::int32_t>((i * 31 + uid * 7) % 90));
-    }
-    request.max_new_tokens = static_cast<std::int32_t>(1 + uid * 4);
-    constexpr float kTemperatures[] = {0.0f, 0.3f, 1.0f, 1.5f};
-    request.temperature = kTemperatures[uid % 4];
-    request.top_k = uid % 3 == 1 ? 20 : 0;
-    request.top_p = uid % 3 == 2 ? 0.8f : 1.0f;
-    request.seed = 1000 + uid;
-    made.push_back(request);
-  }
-  return made;
-}
-
-constexpr SchedulerLimits kLimits{.max_sequences = 8,
-                                  .max_rows = 512,
-                                  .page_size = kPageSize,
-                                  .num_pages = 64,
-                                  .max_sampled = 400};
-
-/// Guesses by rule, without a model.
-class RuleDrafter : public drafter::Drafter {
- public:
-  void draft(const drafter::DraftBatch& batch, std::vector<drafter::TokenTree>& trees) override {
-    trees.resize(batch.requests.size());
-    for (std::size_t i = 0; i < trees.size(); ++i) {
-      trees[i].clear();
-      for (std::int32_t n = 0; n < batch.requests[i].shape.max_nodes; ++n) {
-        guess(batch.requests[i], n, trees[i]);
-      }
-    }
-  }
-  std::int32_t most_nodes(const drafter::DraftShape& shape) const override {
-    return shape.max_nodes;
-  }
-  const drafter::DraftStats& stats() const override { return stats_; }
-
- protected:
-  /// Adds node n, or nothing.
-  virtual void guess(const drafter::DraftRequest& request, std::int32_t n,
-                     drafter::TokenTree& tree) = 0;
-
- private:
-  drafter::DraftStats stats_;
-};
-
-/// Random trees of random tokens.
-class RandomDrafter final : public RuleDrafter {
-  void guess(const drafter::DraftRequest& request, std::int32_t n,
-             drafter::TokenTree& tree) override {
-    const auto random = kernels::philox(
-        {static_cast<std::uint32_t>(request.tokens.size()), static_cast<std::uint32_t>(n), 0, 0},
-        {7, 7});
-    const std::int32_t parent = static_cast<std::int32_t>(random[0] % (n + 1u)) - 1;
-    const auto token = static_cast<std::int32_t>(random[1] % 90);
-    if (parent >= tree.size()) return;
-    const std::int32_t depth =
-        parent < 0 ? 1 : tree.nodes()[static_cast<std::size_t>(parent)].depth + 1;
-    if (depth > request.shape.depth) return;
-    if (tree.child(parent, token) == drafter::TreeNode::kRoot) tree.add(parent, token, 0, 0);
-  }
-};
-
-/// A chain of one token for ever.
-class StubbornDrafter final : public RuleDrafter {
-  void guess(const drafter::DraftRequest& request, std::int32_t n,
-             drafter::TokenTree& tree) override {
-    if (n < request.shape.depth) tree.add(n - 1, 3, 0, 0);
-  }
-};
-
-/// Knows the answers: every guess is right, with a wrong one before it, so that accepted keys and
-/// values have to be moved into place.
-class Oracle final : public RuleDrafter {
- public:
-  explicit Oracle(const Answers& answers) : answers_(answers) {}
-
- private:
-  void guess(const drafter::DraftRequest& request, std::int32_t n,
-             drafter::TokenTree& tree) override {
-    if (n % 2 == 1) return;  // two at a time
-    for (const auto& [uid, answer] : answers_) {
-      const EngineRequest asked = requests()[uid];
-      Ids whole = asked.prompt;
-      whole.insert(whole.end(), answer.begin(), answer.end());
-      const std::size_t next = request.tokens.size() + static_cast<std::size_t>(n) / 2;
-      if (next >= whole.size() || asked.seed != request.sampling.seed) continue;
-      if (n / 2 >= request.shape.depth || n + 1 >= request.shape.max_nodes) return;
-      const std::int32_t parent = n == 0 ? -1 : tree.size() - 1;
-      tree.add(parent, (whole[next] + 1) % 90, 0, 0);
-      tree.add(parent, whole[next], 0, 0);
-    }
-  }
-  const Answers& answers_;
-};
 
 struct Outcome {
   Answers answers;
@@ -124,12 +23,12 @@ struct Outcome {
 };
 
 Outcome run_with(drafter::Drafter* drafter, const drafter::DraftShape& shape,
-                 SchedulerLimits limits = kLimits) {
+                 SchedulerLimits limits = kAmple) {
   const auto backend = kernels::make_cpu_backend({.threads = 2});
   const auto single = parallel::make_single();
   FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = limits}, *backend,
                    *single, {.drafter = drafter, .shape = shape});
-  Outcome outcome{run_to_end(rank.engine(), requests()), rank.engine().stats()};
+  Outcome outcome{run_to_end(rank.engine(), mixed_requests()), rank.engine().stats()};
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), limits.num_pages);
   return outcome;
 }
@@ -148,7 +47,7 @@ TEST(Speculation, WrongGuessesChangeNothing) {
 
 TEST(Speculation, RightGuessesSaveStepsAndChangeNothing) {
   const Outcome plain = run_with(nullptr, {});
-  Oracle oracle(plain.answers);
+  Oracle oracle(mixed_requests(), plain.answers);
   const Outcome drafted = run_with(&oracle, {2, 6, 12});
   EXPECT_EQ(drafted.answers, plain.answers);
   EXPECT_LT(drafted.stats.steps * 3, plain.stats.steps);
@@ -159,7 +58,7 @@ TEST(Speculation, RightGuessesSaveStepsAndChangeNothing) {
 
 TEST(Speculation, ChunksAndPreemptionChangeNothing) {
   const Answers expected = run_with(nullptr, {}).answers;
-  Oracle oracle(expected);
+  Oracle oracle(mixed_requests(), expected);
   RandomDrafter random;
   for (drafter::Drafter* drafter :
        {static_cast<drafter::Drafter*>(&oracle), static_cast<drafter::Drafter*>(&random)}) {
@@ -177,15 +76,73 @@ TEST(Speculation, ChunksAndPreemptionChangeNothing) {
 
 TEST(Speculation, ARequestMayDoWithout) {
   const Outcome plain = run_with(nullptr, {});
-  Oracle oracle(plain.answers);
+  Oracle oracle(mixed_requests(), plain.answers);
   const auto backend = kernels::make_cpu_backend({});
   const auto single = parallel::make_single();
-  FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = kLimits}, *backend,
+  FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = kAmple}, *backend,
                    *single, {.drafter = &oracle, .shape = {2, 6, 12}});
-  std::vector<EngineRequest> admitted = requests();
+  std::vector<EngineRequest> admitted = mixed_requests();
   for (EngineRequest& request : admitted) request.speculative = false;
   EXPECT_EQ(run_to_end(rank.engine(), admitted), plain.answers);
   EXPECT_EQ(rank.engine().stats().tree_rows, 0);
+}
+
+// The leader changes its mind before every step; the other ranks hear of it.
+TEST(Speculation, ShapesThatSwitchBetweenStepsChangeNothing) {
+  const Answers expected = run_with(nullptr, {}).answers;
+  for (const unsigned seed : {0u, 1u, 2u, 3u}) {
+    for (const int ranks : {1, 2}) {
+      parallel::run_ranks(ranks, [&](parallel::Communicator& communicator) {
+        const auto backend = kernels::make_cpu_backend({});
+        Oracle oracle(mixed_requests(), expected);
+        drafter::LookupDrafter lookup;
+        drafter::MergedDrafter merged({&oracle, &lookup});
+        FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = kAmple}, *backend,
+                         communicator, {.drafter = &merged, .shape = {2, 3, 4}});
+        std::mt19937 random(seed);
+        const auto switch_shape = [&](Control& control) {
+          if (communicator.rank() != 0 || random() % 4 == 0) return;
+          const auto draw = [&](unsigned end) { return static_cast<std::int32_t>(random() % end); };
+          control.draft = drafter::DraftShape{draw(9), draw(7), draw(20)};
+        };
+        EXPECT_EQ(run_to_end(rank.engine(), mixed_requests(), switch_shape), expected)
+            << ranks << " ranks, seed " << seed;
+        EXPECT_GT(rank.engine().stats().tree_rows, 0);
+        EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), kAmple.num_pages);
+      });
+    }
+  }
+}
+
+TEST(Speculation, AShapeHoldsUntilAnotherIsTold) {
+  const auto backend = kernels::make_cpu_backend({});
+  const auto single = parallel::make_single();
+  StubbornDrafter stubborn;
+  FixtureRank rank("llama_gqa", {.limits = kAmple}, *backend, *single,
+                   {.drafter = &stubborn, .shape = {1, 2, 2}});
+  EngineRequest request;
+  request.prompt = {1, 2, 3};
+  request.max_new_tokens = 100;
+  request.ignore_eos = true;
+  Control control;
+  control.admit = {request};
+  // Rows of the trees of one step.
+  const auto step = [&] {
+    const std::int64_t before = rank.engine().stats().tree_rows;
+    rank.engine().step(control);
+    control = {};
+    return rank.engine().stats().tree_rows - before;
+  };
+  EXPECT_EQ(step(), 0);  // the prompt
+  EXPECT_EQ(step(), 2);
+  control.draft = drafter::DraftShape{};
+  EXPECT_EQ(step(), 0);
+  EXPECT_EQ(step(), 0);
+  control.draft = drafter::DraftShape{1, 9, 7};
+  EXPECT_EQ(step(), 7);
+  EXPECT_EQ(step(), 7);
+  control.draft = drafter::DraftShape{drafter::kMaxDraftWidth + 1, 1, 1};
+  EXPECT_THROW(step(), FatalError);
 }
 
 TEST(Speculation, LookupFindsWhatRepeatsItself) {
@@ -217,14 +174,14 @@ class GoldenRank {
         checkpoint_(Checkpoint::open(base)),
         formats_(choose_formats(checkpoint_, config_, WeightChoice::kFp32)),
         plan_(plan_shards(config_, formats_, 8, communicator.size(), communicator.rank())),
-        cache_(config_, plan_, kernels::KvFormat::kFp32, kLimits.num_pages, backend),
+        cache_(config_, plan_, kernels::KvFormat::kFp32, kAmple.num_pages, backend),
         model_(config_, checkpoint_, plan_, formats_,
-               {.max_rows = kLimits.max_rows, .max_sampled = kLimits.max_sampled}, backend,
+               {.max_rows = kAmple.max_rows, .max_sampled = kAmple.max_sampled}, backend,
                communicator),
         files_(DrafterFiles::open(drafter, WeightChoice::kAuto, {"base", config_, checkpoint_})),
         embedding_(model_),
         drafter_(files_.config(), files_, embedding_, backend),
-        engine_(model_, backend, communicator, kLimits, cache_.pool(),
+        engine_(model_, backend, communicator, kAmple, cache_.pool(),
                 {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}},
                 {.drafter = &drafter_, .shape = shape}) {}
   Engine& engine() { return engine_; }

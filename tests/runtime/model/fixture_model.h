@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,7 +16,8 @@
 
 namespace paceline::runtime {
 
-/// One of the tiny checkpoints in tests/data/models, made by tools/make_model_fixtures.py.
+/// One of the tiny checkpoints in tests/data/models, made by tools/make_model_fixtures.py; or, if
+/// `name` is an absolute path, another one.
 inline std::filesystem::path fixture_dir(const std::string& name) {
   return std::filesystem::path(PACELINE_TEST_DATA) / "models" / name;
 }
@@ -47,6 +49,7 @@ class FixtureRank {
                 drafting) {}
 
   LlamaModel& model() { return model_; }
+  const ModelConfig& config() const { return config_; }
   const KvCache& cache() const { return cache_; }
   Engine& engine() { return engine_; }
 
@@ -63,12 +66,16 @@ class FixtureRank {
 /// Each request's tokens, by uid.
 using Answers = std::map<std::uint64_t, std::vector<std::int32_t>>;
 
-/// Admits all requests at once and runs them to their end.
-inline Answers run_to_end(Engine& engine, const std::vector<EngineRequest>& admitted) {
+/// Admits all requests at once and runs them to their end; `before_step` may add to what the engine
+/// is told.
+inline Answers run_to_end(
+    Engine& engine, const std::vector<EngineRequest>& admitted,
+    const std::function<void(Control&)>& before_step = [](Control&) {}) {
   Answers answers;
   Control control;
   control.admit = admitted;
   do {
+    before_step(control);
     for (const TokenEvent& event : engine.step(control)) answers[event.uid].push_back(event.token);
     control = {};
   } while (!engine.idle());
