@@ -59,6 +59,7 @@ class Deployment {
   const runtime::ModelConfig& config() const { return config_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }
+  const parallel::Placement& placement() const { return placement_; }
   const std::string& numerics_id() const { return numerics_id_; }
   /// runtime::model_fingerprint(), the same on every node. Empty but on each node's first rank.
   const std::string& model_sha256() const { return model_sha256_; }

@@ -201,21 +201,20 @@ std::string model_name(const std::filesystem::path& directory) {
   return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
 }
 
-ProgressLine::ProgressLine(const runtime::GenerateJob& job,
-                           const std::vector<runtime::ReplicaReport>& reports)
-    : job_(job), reports_(reports), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine(const runtime::GenerateJob& job)
+    : job_(job), on_terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() {
   if (shown_ && on_terminal_) std::cerr << "\n";
 }
 
-void ProgressLine::tick() {
+void ProgressLine::tick(const std::vector<runtime::ReplicaReport>& reports) {
   const auto now = Clock::now();
   const double seconds = std::chrono::duration<double>(now - last_).count();
   if (seconds < (on_terminal_ ? 0.25 : 2.0)) return;
   std::int64_t tokens = 0;
   std::int64_t running = 0;
-  for (const runtime::ReplicaReport& report : reports_) {
+  for (const runtime::ReplicaReport& report : reports) {
     tokens += report.generated_tokens;
     running += report.running;
   }

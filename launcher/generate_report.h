@@ -43,14 +43,13 @@ std::string model_name(const std::filesystem::path& directory);
 /// one line that changes.
 class ProgressLine {
  public:
-  ProgressLine(const runtime::GenerateJob& job, const std::vector<runtime::ReplicaReport>& reports);
+  explicit ProgressLine(const runtime::GenerateJob& job);
   ~ProgressLine();
-  void tick();
+  void tick(const std::vector<runtime::ReplicaReport>& reports);
 
  private:
   using Clock = std::chrono::steady_clock;
   const runtime::GenerateJob& job_;
-  const std::vector<runtime::ReplicaReport>& reports_;
   bool on_terminal_;
   bool shown_ = false;
   Clock::time_point last_ = Clock::now();

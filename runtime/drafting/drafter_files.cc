@@ -67,6 +67,26 @@ Checkpoint open_heads(const std::filesystem::path& directory) {
 
 }  // namespace
 
+HostMatrix base_output_rows(const DraftedModel& model, std::span<const std::int32_t> draft_vocab) {
+  const ModelConfig& base = model.config;
+  const std::string name = base.tie_word_embeddings ? "model.embed_tokens" : "lm_head";
+  const WeightFormat format = stored_format(
+      stored_linear(model.checkpoint, base, name, base.vocab_size, base.hidden_size).format);
+  const HostMatrix whole =
+      WeightReader(model.checkpoint, base)
+          .rows(name, base.vocab_size, base.hidden_size, {0, base.vocab_size}, format);
+  if (draft_vocab.empty()) return whole;
+  std::vector<kernels::IndexRange> rows;
+  for (const std::int32_t token : draft_vocab) {
+    if (!rows.empty() && rows.back().end == token) {
+      ++rows.back().end;
+    } else {
+      rows.push_back({token, token + 1});
+    }
+  }
+  return kernels::take_rows(whole, rows);
+}
+
 DrafterFiles::DrafterFiles(DrafterConfig config, bool quantized, Checkpoint checkpoint,
                            WeightChoice weights, const DraftedModel& model)
     : config_(std::move(config)),
@@ -142,30 +162,10 @@ HostMatrix DrafterFiles::stored_matrix(const std::string& name, std::int64_t n,
   return WeightReader(checkpoint_, storage_).rows(prefix_ + name, n, k, {0, n}, format);
 }
 
-// The base's output rows of the tokens that can be drafted.
-HostMatrix DrafterFiles::tied_matrix() const {
-  const ModelConfig& base = model_.config;
-  const std::string name = base.tie_word_embeddings ? "model.embed_tokens" : "lm_head";
-  const WeightFormat format = stored_format(
-      stored_linear(model_.checkpoint, base, name, base.vocab_size, base.hidden_size).format);
-  const HostMatrix whole =
-      WeightReader(model_.checkpoint, base)
-          .rows(name, base.vocab_size, base.hidden_size, {0, base.vocab_size}, format);
-  if (config_.draft_vocab.empty()) return whole;
-  std::vector<kernels::IndexRange> rows;
-  for (const std::int32_t token : config_.draft_vocab) {
-    if (!rows.empty() && rows.back().end == token) {
-      ++rows.back().end;
-    } else {
-      rows.push_back({token, token + 1});
-    }
-  }
-  return kernels::take_rows(whole, rows);
-}
-
 HostMatrix DrafterFiles::matrix(const std::string& name, std::int64_t n, std::int64_t k) const {
   const bool tied = config_.tied_head && drafter::is_output(config_, name);
-  HostMatrix matrix = tied ? tied_matrix() : stored_matrix(name, n, k);
+  HostMatrix matrix =
+      tied ? base_output_rows(model_, config_.draft_vocab) : stored_matrix(name, n, k);
   if (tied) check_finite(kernels::to_fp32(matrix), model_.checkpoint, name);
   const WeightFormat format = chosen_format(weights_, matrix.format);
   return matrix.format == format ? std::move(matrix) : kernels::convert(matrix, format);

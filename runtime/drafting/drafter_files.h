@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ struct DraftedModel {
   const ModelConfig& config;
   const Checkpoint& checkpoint;
 };
+
+/// The base's output rows of the tokens that can be drafted, all if `draft_vocab` is empty, as they
+/// are stored.
+kernels::HostMatrix base_output_rows(const DraftedModel& model,
+                                     std::span<const std::int32_t> draft_vocab);
 
 /// A drafter directory: config.json, which says of what kind it is, and safetensors.
 /// - ReDrafter: input_proj.{weight,bias} (only if exit_dim is not 2 hidden_size), rnn_w.weight and
@@ -51,7 +57,6 @@ class DrafterFiles final : public drafter::WeightSource {
   void check_numbers() const;
   bool may_be_left_out(const std::string& name) const;
   kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
-  kernels::HostMatrix tied_matrix() const;
 
   drafter::DrafterConfig config_;
   std::string prefix_;   // of every tensor's name
