@@ -185,10 +185,10 @@ TEST(MedusaDrafter, KeepsToTheShapes) {
       EXPECT_LE(node.depth, std::min(requests[i].max_depth, requests[i].shape.depth));
     }
   }
-  // 1x1; 4x3 cut to 4x2; none; none; 3x5; none; 8x4 with 10 nodes; 5x16 cut to 5x6.
-  EXPECT_EQ(sizes, (std::vector<std::int32_t>{1, 8, 0, 0, 15, 0, 10, 30}));
+  // 1x1; 4x3 cut to 4x2; none; none; 3x5; none; 8x4 with 10 nodes; 40 nodes, whatever the shape.
+  EXPECT_EQ(sizes, (std::vector<std::int32_t>{1, 8, 0, 0, 15, 0, 10, 40}));
   EXPECT_EQ(fixture.stats().drafts, 5);
-  EXPECT_EQ(fixture.stats().nodes, 1 + 8 + 15 + 10 + 30);
+  EXPECT_EQ(fixture.stats().nodes, 1 + 8 + 15 + 10 + 40);
   EXPECT_EQ(fixture.stats().rows, 1 + 2 + 4 + 4 + 4);  // four heads, whatever the depth
   EXPECT_EQ(fixture.drafter().most_nodes({4, 0}), 0);
   EXPECT_EQ(fixture.drafter().most_nodes({8, 4, 10}), 10);
@@ -229,6 +229,7 @@ TEST(MedusaDrafter, DraftsTheTreeThatTheConfigChooses) {
   EXPECT_EQ(fixture.drafter().most_nodes({1, 4, 0}), 7);
   EXPECT_EQ(fixture.drafter().most_nodes({1, 2, 0}), 5);
   EXPECT_EQ(fixture.drafter().most_nodes({1, 4, 3}), 3);
+  EXPECT_EQ(fixture.drafter().most_nodes({1, 4, 30, true}), 7);
   EXPECT_EQ(fixture.drafter().most_nodes({0, 4, 3}), 0);
   request.shape = {1, 2, 0};
   EXPECT_EQ(fixture.draft({request})[0].size(), 5);
