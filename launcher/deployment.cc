@@ -168,6 +168,8 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                                                    *backend_, *replica_);
     drafting_->load(*model_, *backend_);
   });
+  drafting_->measure(*model_, *backend_, *replica_, cache_->pool(),
+                     static_cast<std::int32_t>(std::min(limits.max_rows, limits.max_sampled)));
   checkpoint_.reset();  // its pages would count as this rank's memory
 }
 

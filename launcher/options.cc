@@ -117,8 +117,10 @@ void add_options(CLI::App& command, DraftOptions& options) {
       ->group("Speculation (changes the speed, never the answers)");
   command
       .add_option("--draft", options.shape,
-                  "Beams and tokens of each beam, up to 64x16; also the reach of --lookup")
-      ->option_text("WIDTHxDEPTH")
+                  "auto: as much as pays, chosen anew for each step by measured cost and learnt "
+                  "acceptance; off; or beams and tokens of each beam, up to 64x16, which is also the "
+                  "reach of --lookup")
+      ->option_text("auto|off|WIDTHxDEPTH")
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
   command

@@ -32,7 +32,7 @@ struct BatchOptions {
 /// Who guesses tokens ahead, and how many. Answers do not depend on it.
 struct DraftOptions {
   std::string drafter = "none";
-  std::string shape = "4x4";
+  std::string shape = "auto";
   int max_nodes = 0;
   bool lookup = false;
   std::string noise = "shared";
