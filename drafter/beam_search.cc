@@ -49,21 +49,49 @@ void BeamSearch::extend(const CandidateRows& candidates) {
           {tokens[i], static_cast<std::int32_t>(b), log_probs[i], beams[b].score + scores[i]});
     }
   }
-  const auto width = static_cast<std::ptrdiff_t>(
-      std::min<std::size_t>(next.size(), static_cast<std::size_t>(shape_.width)));
-  std::partial_sort(next.begin(), next.begin() + width, next.end(),
+  const auto at_most = [&](std::int32_t count) {
+    return std::min<std::size_t>(next.size(), static_cast<std::size_t>(count));
+  };
+  const std::size_t width = at_most(shape_.width);
+  const bool keeps_all = shape_.any_candidate && shape_.max_nodes > 0;
+  const std::size_t kept = keeps_all ? std::max(width, at_most(shape_.max_nodes)) : width;
+  std::partial_sort(next.begin(), next.begin() + static_cast<std::ptrdiff_t>(kept), next.end(),
                     [](const Beam& a, const Beam& b) {
                       if (a.score != b.score) return a.score > b.score;
                       return std::pair(a.parent, a.token) < std::pair(b.parent, b.token);
                     });
-  next.resize(static_cast<std::size_t>(width));
+  next.resize(kept);
+  if (keeps_all) seen_.push_back(next);
+  next.resize(width);
   levels_.push_back(std::move(next));
 }
 
 TokenTree BeamSearch::tree() const {
+  if (failed_ || depth() == 0) return {};
+  TokenTree tree = seen_.empty() ? tree_of_beams() : tree_of_candidates();
+  if (shape_.max_nodes > 0) tree.prune(shape_.max_nodes);
+  return tree;
+}
+
+// A candidate's parent is a beam of the depth before, which was seen before it and scores no less:
+// pruning leaves a tree.
+TokenTree BeamSearch::tree_of_candidates() const {
+  TokenTree tree;
+  std::vector<std::int32_t> parents{TreeNode::kRoot}, nodes;
+  for (std::size_t d = 0; d < seen_.size(); ++d) {
+    nodes.clear();
+    for (const Beam& at : seen_[d]) {
+      nodes.push_back(tree.add(parents[at.parent], at.token, at.log_prob, at.score));
+    }
+    parents = nodes;
+  }
+  tree.count_rows(tree.size() + 1);
+  return tree;
+}
+
+TokenTree BeamSearch::tree_of_beams() const {
   TokenTree tree;
   const std::int32_t last = depth();
-  if (failed_ || last == 0) return tree;
   // Two beams share a prefix exactly where they descend from the same beam of that depth.
   std::vector<std::vector<std::int32_t>> node_of;
   for (const auto& level : levels_) node_of.emplace_back(level.size(), TreeNode::kRoot);

@@ -53,17 +53,22 @@ class BeamSearch {
   void extend(const CandidateRows& candidates);
 
   /// The beams merged by their prefixes, in the order in which a walk over the beams, best first,
-  /// meets the nodes. Empty if the search failed.
+  /// meets the nodes, pruned to max_nodes; with any_candidate the max_nodes best of all candidates,
+  /// depth by depth. Empty if the search failed.
   TokenTree tree() const;
 
  private:
   std::vector<double> token_scores(std::span<const std::int32_t> tokens,
                                    std::span<const float> log_probs) const;
+  TokenTree tree_of_beams() const;
+  TokenTree tree_of_candidates() const;
 
   DraftShape shape_;
   kernels::SamplingRow sampling_;
   bool failed_ = false;
   std::vector<std::vector<Beam>> levels_;  // levels_[d]: the beams of depth d
+  // With any_candidate, seen_[d]: the max_nodes best candidates of depth d + 1, the beams first.
+  std::vector<std::vector<Beam>> seen_;
 };
 
 }  // namespace paceline::drafter

@@ -29,6 +29,7 @@ DraftShape checked_shape(const DraftRequest& request) {
 }
 
 std::int32_t limited_nodes(const DraftShape& shape, std::int32_t width, std::int32_t depth) {
+  if (shape.any_candidate && shape.max_nodes > 0 && width > 0 && depth > 0) return shape.max_nodes;
   const std::int32_t nodes = width * depth;
   return shape.max_nodes == 0 ? nodes : std::min(nodes, shape.max_nodes);
 }

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "drafter/acceptance.h"
 #include "drafter/token_tree.h"
 #include "kernels/params.h"
 
@@ -17,6 +18,9 @@ struct DraftShape {
   std::int32_t width = 0;      ///< beams, at most kMaxDraftWidth; 0: no draft
   std::int32_t depth = 0;      ///< tokens of a beam, at most kMaxDraftDepth; 0: no draft
   std::int32_t max_nodes = 0;  ///< only the most probable nodes are kept; 0: all
+  /// With max_nodes: any token that the search looked at can become a node, not only those of the
+  /// beams that it ends with. So a tree of a given size holds the most probable paths there are.
+  bool any_candidate = false;
   bool operator==(const DraftShape&) const = default;
 };
 
@@ -48,14 +52,18 @@ struct DraftStats {
 };
 
 /// Guesses what follows. What it guesses decides how fast tokens come, never which. Deterministic:
-/// ranks that make the same calls with equal bits get equal trees. A request's tree depends on that
-/// request alone.
+/// ranks that make the same calls with equal bits get equal trees. Unless it learns, a request's
+/// tree depends on that request alone.
 class Drafter {
  public:
   virtual ~Drafter() = default;
   /// trees[i] is the tree of requests[i]. FatalError if a shape is out of bounds, or if a request
   /// has no tokens.
   virtual void draft(const DraftBatch& batch, std::vector<TokenTree>& trees) = 0;
+  /// Is told what verification accepted of a tree that `draft` gave, after any other. Ranks that
+  /// tell it the same in the same order keep drafting equally.
+  virtual void learn(const TokenTree& /*tree*/, const Accepted& /*accepted*/,
+                     const kernels::SamplingRow& /*sampling*/) {}
   /// The largest tree that a shape can come to: what a plan must reserve.
   virtual std::int32_t most_nodes(const DraftShape& shape) const = 0;
   virtual const DraftStats& stats() const = 0;

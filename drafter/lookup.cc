@@ -82,30 +82,4 @@ void LookupDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
   }
 }
 
-std::int32_t MergedDrafter::most_nodes(const DraftShape& shape) const {
-  DraftShape whole = shape;
-  whole.max_nodes = 0;
-  const std::int32_t nodes = model_.most_nodes(whole) + lookup_.most_nodes(whole);
-  return shape.max_nodes == 0 ? nodes : std::min(nodes, shape.max_nodes);
-}
-
-void MergedDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees) {
-  std::vector<DraftRequest> whole(batch.requests.begin(), batch.requests.end());
-  for (DraftRequest& request : whole) request.shape.max_nodes = 0;
-  const DraftBatch unlimited{batch.hidden, whole};
-  const DraftStats before = model_.stats();
-  std::vector<TokenTree> found;
-  model_.draft(unlimited, trees);
-  lookup_.draft(unlimited, found);
-  stats_.rows += model_.stats().rows - before.rows;
-  stats_.non_finite += model_.stats().non_finite - before.non_finite;
-  for (std::size_t i = 0; i < trees.size(); ++i) {
-    const DraftShape shape = checked_shape(batch.requests[i]);
-    if (shape.width == 0 || shape.depth == 0) continue;
-    trees[i].merge(found[i]);
-    if (shape.max_nodes > 0) trees[i].prune(shape.max_nodes);
-    stats_.count(trees[i]);
-  }
-}
-
 }  // namespace paceline::drafter

@@ -46,21 +46,4 @@ class LookupDrafter final : public Drafter {
   DraftStats stats_;
 };
 
-/// Lookup's paths merged into another drafter's trees; a shape's node limit holds for both
-/// together.
-class MergedDrafter final : public Drafter {
- public:
-  /// Both must outlive it.
-  MergedDrafter(Drafter& model, LookupDrafter& lookup) : model_(model), lookup_(lookup) {}
-
-  void draft(const DraftBatch& batch, std::vector<TokenTree>& trees) override;
-  std::int32_t most_nodes(const DraftShape& shape) const override;
-  const DraftStats& stats() const override { return stats_; }
-
- private:
-  Drafter& model_;
-  LookupDrafter& lookup_;
-  DraftStats stats_;
-};
-
 }  // namespace paceline::drafter

@@ -34,7 +34,6 @@ void RecurrentDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& tr
     trees[i] = beams.tree();
     if (beams.depth() == 0 && !beams.failed()) continue;  // no draft was asked for
     if (beams.failed()) ++stats_.non_finite;
-    if (const std::int32_t most = batch.requests[i].shape.max_nodes; most > 0) trees[i].prune(most);
     stats_.count(trees[i]);
   }
 }

@@ -40,6 +40,19 @@ std::int32_t TokenTree::merge(std::int32_t parent, const Step& step) {
   return found;
 }
 
+void TokenTree::set_source(int drafter) {
+  for (TreeNode& node : nodes_) {
+    node.sources = static_cast<std::uint8_t>(1 << drafter);
+    node.claim = node.score - (node.parent == TreeNode::kRoot ? 0 : nodes_[node.parent].score);
+  }
+}
+
+void TokenTree::rescore(kernels::FunctionRef<void(TreeNode&, const TreeNode*)> rate) {
+  for (TreeNode& node : nodes_) {
+    rate(node, node.parent == TreeNode::kRoot ? nullptr : &nodes_[node.parent]);
+  }
+}
+
 void TokenTree::merge(std::span<const Step> path) {
   std::int32_t at = TreeNode::kRoot;
   for (const Step& step : path) at = merge(at, step);
@@ -51,6 +64,9 @@ void TokenTree::merge(const TokenTree& other) {
     const std::int32_t parent =
         node.parent == TreeNode::kRoot ? TreeNode::kRoot : index_of[node.parent];
     index_of.push_back(merge(parent, {node.token, node.log_prob, node.score}));
+    TreeNode& merged = nodes_[index_of.back()];
+    if (merged.sources == 0) merged.claim = node.claim;
+    merged.sources |= node.sources;
   }
   if (!empty()) count_rows(unmerged_rows + other.unmerged_rows);
 }

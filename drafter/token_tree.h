@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/core/function_ref.h"
+
 namespace paceline::drafter {
 
 /// A drafted token. The last known token, which is not drafted, is the tree's root; it is no node.
@@ -16,6 +18,10 @@ struct TreeNode {
   /// By which beams were chosen and nodes are kept: at temperature 0 the sum of log_prob along the
   /// path, at most its parent's.
   double score = 0;
+  /// Of trees to be merged: a bit for each drafter that drafted the node, and the log of the chance
+  /// that the first of them gives it, once its parent is accepted.
+  std::uint8_t sources = 0;
+  double claim = 0;
   bool operator==(const TreeNode&) const = default;
 };
 
@@ -51,6 +57,12 @@ class TokenTree {
   void merge(std::span<const Step> path);
   /// Adds all paths of another tree likewise. Neither has been pruned.
   void merge(const TokenTree& other);
+
+  /// Says of all nodes which drafter (from 0) they are from, and what their scores claim.
+  void set_source(int drafter);
+  /// Calls `rate(node, parent)` for every node, parents (null: the root) before their children; it
+  /// may change what a node says of itself but not where it stands.
+  void rescore(kernels::FunctionRef<void(TreeNode&, const TreeNode*)> rate);
 
   /// Keeps the `most` nodes of the largest score, ties to the lower index, in their order. What is
   /// left is a tree: a parent's score is no smaller than its children's, and its index is lower.

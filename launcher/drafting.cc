@@ -32,11 +32,16 @@ Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& mod
   shape_ = shape;
   shape_.max_nodes = options.max_nodes;
   shared_noise_ = options.noise == "shared";
+  shape_.any_candidate = options.max_nodes > 0;
   if (recurrent) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));
   }
-  if (options.lookup) lookup_.emplace();
+  if (!options.lookup) return;
+  // A text that repeats itself goes on so for long. In a tree of limited size such a path has to
+  // earn its rows; in an unlimited one it would always take them.
+  const bool may_be_long = recurrent && options.max_nodes > 0;
+  lookup_.emplace(drafter::LookupOptions{.depth = may_be_long ? drafter::kMaxDraftDepth : 0});
 }
 
 void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
@@ -45,7 +50,7 @@ void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
   recurrent_ =
       std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
   files_.reset();
-  if (lookup_) merged_.emplace(*recurrent_, *lookup_);
+  if (lookup_) merged_.emplace(std::vector<drafter::Drafter*>{recurrent_.get(), &*lookup_});
 }
 
 drafter::Drafter* Drafting::drafter() {

@@ -5,6 +5,7 @@
 
 #include "drafter/drafter.h"
 #include "drafter/lookup.h"
+#include "drafter/merged_drafter.h"
 #include "kernels/api.h"
 #include "launcher/options.h"
 #include "runtime/drafting/drafter_files.h"

@@ -123,7 +123,8 @@ void add_options(CLI::App& command, DraftOptions& options) {
       ->group("Speculation (changes the speed, never the answers)");
   command
       .add_option("--draft-nodes", options.max_nodes,
-                  "Keep only that many of the most probable nodes of a tree; 0: all")
+                  "Trees of that many nodes: the most probable of all that the search looks at; 0: "
+                  "those of its beams")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");

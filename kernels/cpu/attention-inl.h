@@ -25,57 +25,61 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 static_assert(kAttentionBlock == kLanes);
 
-/// The keys or values of one block as fp32 rows, padded to a multiple of 16 columns with +0.
+/// Queries that are computed together: what is read once for all of them is worth the more, the
+/// more there are, until registers run out.
+inline constexpr int kQueriesAtOnce = kVectors == 1 ? 4 : 2;
+
+HWY_INLINE FloatVec load_element(const float* from) { return hn::LoadU(FloatTag(), from); }
+HWY_INLINE FloatVec load_element(const std::uint16_t* bf16) {
+  const hn::RebindToUnsigned<FloatTag> du;
+  const hn::Rebind<std::uint16_t, FloatTag> du16;
+  return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(du16, bf16))));
+}
+
+/// The keys or values of one block, in the pool's format. They are widened as they are used:
+/// copies would cost more than widening them for every few queries.
+template <class Element>
 class KvBlock {
  public:
   /// Rows of positions begin ... begin + count - 1, as `row` sees them; the other pointers repeat
   /// the first.
-  HWY_INLINE void load(const AttentionParams& params, const AttentionGroup& group,
+  HWY_INLINE void find(const AttentionParams& params, const AttentionGroup& group,
                        const RowPlace& row, KvPart part, std::int32_t begin, int count) {
     const KvPool& kv = params.kv;
-    const auto offset = [&](std::int32_t slot) {
-      return kv_offset(kv, params.page_table, row.sequence, slot, params.layer, part,
-                       group.kv_head);
+    const auto at = [&](std::int32_t slot) {
+      return reinterpret_cast<const Element*>(kv.data) + kv_offset(kv, params.page_table,
+                                                                   row.sequence, slot, params.layer,
+                                                                   part, group.kv_head);
     };
-    // 16 aligned slots never straddle a page.
-    const bool in_order = begin + count <= row.base;
-    const std::int64_t first = in_order ? offset(begin) : 0;
-    for (int j = 0; j < count; ++j) {
-      const std::int64_t at = in_order ? first + std::int64_t{j} * kv.head_dim
-                                       : offset(slot_of_position(row, params.ancestors, begin + j));
-      rows_[j] = widen(kv, at, copies_ + j * padded_head_dim(kv.head_dim));
+    if (begin + count <= row.base) {
+      // 16 aligned slots never straddle a page.
+      const Element* first = at(begin);
+      for (int j = 0; j < count; ++j) rows_[j] = first + std::int64_t{j} * kv.head_dim;
+    } else {
+      for (int j = 0; j < count; ++j) {
+        rows_[j] = at(slot_of_position(row, params.ancestors, begin + j));
+      }
     }
+    if (kv.head_dim % kLanes != 0) pad(kv.head_dim, count);
     for (int j = count; j < kAttentionBlock; ++j) rows_[j] = rows_[0];
   }
 
-  HWY_INLINE const float* row(int j) const { return rows_[j]; }
+  HWY_INLINE const Element* row(int j) const { return rows_[j]; }
 
  private:
-  static HWY_INLINE const float* widen(const KvPool& kv, std::int64_t at, float* copy) {
-    const int size = kv.head_dim;
-    if (kv.format == KvFormat::kFp32) {
-      const float* stored = reinterpret_cast<const float*>(kv.data) + at;
-      if (size % kLanes == 0) return stored;
-      for (std::int64_t d = 0; d < padded_head_dim(size); d += kWidth) {
-        hn::StoreU(load_part(stored, d, size), FloatTag(), copy + d);
-      }
-      return copy;
+  // Rows padded with +0 to a multiple of 16.
+  HWY_INLINE void pad(int head_dim, int count) {
+    const int padded = padded_head_dim(head_dim);
+    for (int j = 0; j < count; ++j) {
+      Element* copy = copies_ + j * padded;
+      std::copy_n(rows_[j], head_dim, copy);
+      std::fill(copy + head_dim, copy + padded, Element{});
+      rows_[j] = copy;
     }
-    const std::uint16_t* stored = reinterpret_cast<const std::uint16_t*>(kv.data) + at;
-    const hn::RebindToUnsigned<FloatTag> du;
-    const hn::Rebind<std::uint16_t, FloatTag> du16;
-    std::int64_t d = 0;
-    for (; d + kWidth <= size; d += kWidth) {
-      const auto bits = hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(du16, stored + d)));
-      hn::StoreU(hn::BitCast(FloatTag(), bits), FloatTag(), copy + d);
-    }
-    for (; d < size; ++d) copy[d] = bf16_to_fp32(stored[d]);
-    for (; d < padded_head_dim(size); ++d) copy[d] = 0.0f;
-    return copy;
   }
 
-  const float* rows_[kAttentionBlock];
-  alignas(64) float copies_[kAttentionBlock * kMaxHeadDim];
+  const Element* rows_[kAttentionBlock];
+  alignas(64) Element copies_[kAttentionBlock * kMaxHeadDim];
 };
 
 /// The last two steps of four trees at once: element 4 b + i of the result is the sum of block b
@@ -97,49 +101,62 @@ HWY_INLINE FloatVec add_adjacent_blocks(FloatVec x, FloatVec y) {
                  hn::OddEvenBlocks(y, hn::SwapAdjacentBlocks(x)));
 }
 
-/// Dot products of one query with the block's 16 keys, times the scale.
-HWY_INLINE void score(const float* HWY_RESTRICT query, const KvBlock& keys, std::int64_t dim,
-                      FloatVec scale, FloatVec (&scores)[kVectors]) {
+/// Dot products of each query with the block's 16 keys, times the scale.
+template <int kQueries, class Element>
+HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<Element>& keys,
+                      std::int64_t dim, FloatVec scale, FloatVec (*scores)[kVectors]) {
   const FloatTag d;
   if constexpr (kVectors == 1) {
-    FloatVec sums[kAttentionBlock];
-    for (FloatVec& sum : sums) sum = hn::Zero(d);
-    for (std::int64_t k = 0; k < dim; k += kLanes) {
-      const auto q = hn::LoadU(d, query + k);
-      for (int j = 0; j < kAttentionBlock; ++j) {
-        sums[j] = hn::MulAdd(q, hn::LoadU(d, keys.row(j) + k), sums[j]);
+    FloatVec w[kQueries][4];
+    for (int i = 0; i < 4; ++i) {
+      // Keys i, i + 8, i + 4, i + 12: those whose sums meet first in the tree.
+      FloatVec sums[kQueries][4];
+      for (auto& of_query : sums) {
+        for (FloatVec& sum : of_query) sum = hn::Zero(d);
+      }
+      const Element* key[4] = {keys.row(i), keys.row(i + 8), keys.row(i + 4), keys.row(i + 12)};
+      for (std::int64_t k = 0; k < dim; k += kLanes) {
+        for (int j = 0; j < 4; ++j) {
+          const auto element = load_element(key[j] + k);
+          for (int q = 0; q < kQueries; ++q) {
+            sums[q][j] = hn::MulAdd(hn::LoadU(d, queries[q] + k), element, sums[q][j]);
+          }
+        }
+      }
+      for (int q = 0; q < kQueries; ++q) {
+        const auto add_halves = [&](FloatVec low, FloatVec high) HWY_ATTR {
+          return hn::Add(hn::ConcatLowerLower(d, high, low), hn::ConcatUpperUpper(d, high, low));
+        };
+        w[q][i] = add_adjacent_blocks(add_halves(sums[q][0], sums[q][1]),
+                                      add_halves(sums[q][2], sums[q][3]));
       }
     }
-    FloatVec w[4];
-    for (int i = 0; i < 4; ++i) {
-      const auto add_halves = [&](int low, int high) HWY_ATTR {
-        return hn::Add(hn::ConcatLowerLower(d, sums[high], sums[low]),
-                       hn::ConcatUpperUpper(d, sums[high], sums[low]));
-      };
-      w[i] = add_adjacent_blocks(add_halves(i, i + 8), add_halves(i + 4, i + 12));
-    }
-    scores[0] = hn::Mul(sum_blocks(w), scale);
+    for (int q = 0; q < kQueries; ++q) scores[q][0] = hn::Mul(sum_blocks(w[q]), scale);
   } else {
     for (int half = 0; half < kVectors; ++half) {
-      FloatVec w[4];
+      FloatVec w[kQueries][4];
       for (int i = 0; i < 4; ++i) {
-        const float* key0 = keys.row(8 * half + i);
-        const float* key1 = keys.row(8 * half + i + 4);
-        auto low0 = hn::Zero(d);
-        auto high0 = hn::Zero(d);
-        auto low1 = hn::Zero(d);
-        auto high1 = hn::Zero(d);
-        for (std::int64_t k = 0; k < dim; k += kLanes) {
-          const auto q_low = hn::LoadU(d, query + k);
-          const auto q_high = hn::LoadU(d, query + k + kWidth);
-          low0 = hn::MulAdd(q_low, hn::LoadU(d, key0 + k), low0);
-          high0 = hn::MulAdd(q_high, hn::LoadU(d, key0 + k + kWidth), high0);
-          low1 = hn::MulAdd(q_low, hn::LoadU(d, key1 + k), low1);
-          high1 = hn::MulAdd(q_high, hn::LoadU(d, key1 + k + kWidth), high1);
+        const Element* key[2] = {keys.row(8 * half + i), keys.row(8 * half + i + 4)};
+        FloatVec low[kQueries][2], high[kQueries][2];
+        for (int q = 0; q < kQueries; ++q) {
+          for (int j = 0; j < 2; ++j) low[q][j] = high[q][j] = hn::Zero(d);
         }
-        w[i] = add_adjacent_blocks(hn::Add(low0, high0), hn::Add(low1, high1));
+        for (std::int64_t k = 0; k < dim; k += kLanes) {
+          for (int j = 0; j < 2; ++j) {
+            const auto key_low = load_element(key[j] + k);
+            const auto key_high = load_element(key[j] + k + kWidth);
+            for (int q = 0; q < kQueries; ++q) {
+              low[q][j] = hn::MulAdd(hn::LoadU(d, queries[q] + k), key_low, low[q][j]);
+              high[q][j] = hn::MulAdd(hn::LoadU(d, queries[q] + k + kWidth), key_high, high[q][j]);
+            }
+          }
+        }
+        for (int q = 0; q < kQueries; ++q) {
+          w[q][i] =
+              add_adjacent_blocks(hn::Add(low[q][0], high[q][0]), hn::Add(low[q][1], high[q][1]));
+        }
       }
-      scores[half] = hn::Mul(sum_blocks(w), scale);
+      for (int q = 0; q < kQueries; ++q) scores[q][half] = hn::Mul(sum_blocks(w[q]), scale);
     }
   }
 }
@@ -170,39 +187,148 @@ HWY_INLINE float weigh(const FloatVec (&scores)[kVectors], int visible, float& m
   return rescale;
 }
 
-/// out = out * rescale, then fma(weights[j], values.row(j), out) for j < visible.
-HWY_INLINE void add_values(const KvBlock& values, int visible, const float* HWY_RESTRICT weights,
-                           float rescale, std::int64_t dim, float* HWY_RESTRICT out) {
-  constexpr int kChunk = 4 * kVectors;  // 64 floats stay in registers
+/// out = out * rescale, then fma(weights[j], values.row(j), out) for j < visible, for each query.
+template <int kQueries, class Element>
+HWY_INLINE void add_values(const KvBlock<Element>& values, int visible,
+                           const float (*weights)[kAttentionBlock], const float* rescale,
+                           std::int64_t dim, float* HWY_RESTRICT out) {
+  constexpr int kChunk = 4;  // vectors
   const FloatTag d;
-  const auto factor = hn::Set(d, rescale);
   std::int64_t k = 0;
   for (; k + kChunk * kWidth <= dim; k += kChunk * kWidth) {
-    FloatVec sums[kChunk];
-    for (int c = 0; c < kChunk; ++c) {
-      sums[c] = hn::Mul(hn::LoadU(d, out + k + c * kWidth), factor);
-    }
-    for (int j = 0; j < visible; ++j) {
-      const auto weight = hn::Set(d, weights[j]);
-      const float* value = values.row(j) + k;
+    FloatVec sums[kQueries][kChunk];
+    for (int q = 0; q < kQueries; ++q) {
       for (int c = 0; c < kChunk; ++c) {
-        sums[c] = hn::MulAdd(weight, hn::LoadU(d, value + c * kWidth), sums[c]);
+        sums[q][c] = hn::Mul(hn::LoadU(d, out + q * dim + k + c * kWidth), hn::Set(d, rescale[q]));
       }
     }
-    for (int c = 0; c < kChunk; ++c) hn::StoreU(sums[c], d, out + k + c * kWidth);
+    for (int j = 0; j < visible; ++j) {
+      FloatVec value[kChunk];
+      for (int c = 0; c < kChunk; ++c) value[c] = load_element(values.row(j) + k + c * kWidth);
+      for (int q = 0; q < kQueries; ++q) {
+        const auto weight = hn::Set(d, weights[q][j]);
+        for (int c = 0; c < kChunk; ++c) sums[q][c] = hn::MulAdd(weight, value[c], sums[q][c]);
+      }
+    }
+    for (int q = 0; q < kQueries; ++q) {
+      for (int c = 0; c < kChunk; ++c) {
+        hn::StoreU(sums[q][c], d, out + q * dim + k + c * kWidth);
+      }
+    }
   }
   for (; k < dim; k += kWidth) {
-    auto sum = hn::Mul(hn::LoadU(d, out + k), factor);
-    for (int j = 0; j < visible; ++j) {
-      sum = hn::MulAdd(hn::Set(d, weights[j]), hn::LoadU(d, values.row(j) + k), sum);
+    for (int q = 0; q < kQueries; ++q) {
+      auto sum = hn::Mul(hn::LoadU(d, out + q * dim + k), hn::Set(d, rescale[q]));
+      for (int j = 0; j < visible; ++j) {
+        sum = hn::MulAdd(hn::Set(d, weights[q][j]), load_element(values.row(j) + k), sum);
+      }
+      hn::StoreU(sum, d, out + q * dim + k);
     }
-    hn::StoreU(sum, d, out + k);
   }
 }
 
 /// Positions of [begin, begin + size) that a row sees.
 HWY_INLINE int visible_positions(const RowPlace& row, std::int32_t begin, int size) {
   return std::clamp(row.position + 1 - begin, 0, size);
+}
+
+/// The queries of a group and where their online softmax stands.
+struct QueryStates {
+  const float* const* query;  // [queries]
+  const int* visible;         // [queries]: keys of the current block
+  AttentionState state;
+};
+
+/// Adds one block to the states of queries first ... first + kQueries - 1, each of which sees some
+/// of it.
+template <int kQueries, class Element>
+HWY_INLINE void add_block(const QueryStates& queries, int first, const KvBlock<Element>& keys,
+                          const KvBlock<Element>& values, std::int64_t dim, FloatVec scale) {
+  FloatVec scores[kQueries][kVectors];
+  alignas(64) float weights[kQueries][kAttentionBlock];
+  float rescale[kQueries];
+  score<kQueries>(queries.query + first, keys, dim, scale, scores);
+  const int* visible = queries.visible + first;
+  bool alike = true;
+  for (int q = 0; q < kQueries; ++q) {
+    rescale[q] = weigh(scores[q], visible[q], queries.state.max[first + q],
+                       queries.state.sum[first + q], weights[q]);
+    alike &= visible[q] == visible[0];
+  }
+  float* out = queries.state.out + first * dim;
+  if (alike) {
+    add_values<kQueries>(values, visible[0], weights, rescale, dim, out);
+  } else {
+    for (int q = 0; q < kQueries; ++q) {
+      add_values<1>(values, visible[q], weights + q, rescale + q, dim, out + q * dim);
+    }
+  }
+}
+
+/// The same for queries [begin, end), past those that see nothing of the block.
+template <class Element>
+HWY_INLINE void add_block(const QueryStates& queries, int begin, int end,
+                          const KvBlock<Element>& keys, const KvBlock<Element>& values,
+                          std::int64_t dim, FloatVec scale) {
+  while (begin < end) {
+    if (queries.visible[begin] == 0) {
+      ++begin;
+      continue;
+    }
+    int count = 1;
+    while (count < kQueriesAtOnce && begin + count < end && queries.visible[begin + count] > 0) {
+      ++count;
+    }
+    switch (count) {
+      case 4:
+        add_block<4>(queries, begin, keys, values, dim, scale);
+        break;
+      case 3:
+        add_block<3>(queries, begin, keys, values, dim, scale);
+        break;
+      case 2:
+        add_block<2>(queries, begin, keys, values, dim, scale);
+        break;
+      default:
+        add_block<1>(queries, begin, keys, values, dim, scale);
+    }
+    begin += count;
+  }
+}
+
+template <class Element>
+HWY_INLINE void add_segment(const AttentionParams& params, const AttentionGroup& group,
+                            std::int32_t begin, const float* const* query,
+                            const AttentionState& state) {
+  const std::int64_t dim = padded_head_dim(params.kv.head_dim);
+  const int heads = static_cast<int>(group.heads.size());
+  const RowPlace* rows = params.rows_at + group.rows.begin;
+  const int num_rows = static_cast<int>(group.rows.size());
+  const auto scale = hn::Set(FloatTag(), params.scale);
+  const std::int32_t end = std::min(begin + kAttentionSegment, group.last_position + 1);
+  int visible[AttentionGroup::kMaxQueries];
+  const QueryStates queries{query, visible, state};
+  KvBlock<Element> keys, values;
+  for (std::int32_t t = begin; t < end; t += kAttentionBlock) {
+    const int count = std::min(kAttentionBlock, end - t);
+    for (int q = 0; q < group.queries(); ++q) {
+      visible[q] = visible_positions(rows[q / heads], t, kAttentionBlock);
+    }
+    const auto add = [&](const RowPlace& row, int of_block, int first, int last) HWY_ATTR {
+      keys.find(params, group, row, KvPart::kKey, t, of_block);
+      values.find(params, group, row, KvPart::kValue, t, of_block);
+      add_block(queries, first, last, keys, values, dim, scale);
+    };
+    if (t + count <= group.shared_end) {
+      // Any row that sees the whole block will do to find it.
+      add(rows[group.longest_row], count, 0, group.queries());
+      continue;
+    }
+    for (int r = 0; r < num_rows; ++r) {
+      const int seen = visible[r * heads];
+      if (seen > 0) add(rows[r], seen, r * heads, (r + 1) * heads);
+    }
+  }
 }
 
 void attention_segment(const AttentionParams& params, const AttentionGroup& group,
@@ -212,7 +338,6 @@ void attention_segment(const AttentionParams& params, const AttentionGroup& grou
   const std::int64_t dim = padded_head_dim(head_dim);
   const int heads = static_cast<int>(group.heads.size());
   const int queries = group.queries();
-  const RowPlace* rows = params.rows_at + group.rows.begin;
 
   alignas(64) float copies[AttentionGroup::kMaxQueries * kMaxHeadDim];
   const float* query[AttentionGroup::kMaxQueries];
@@ -230,29 +355,10 @@ void attention_segment(const AttentionParams& params, const AttentionGroup& grou
   std::fill_n(state.max, queries, -std::numeric_limits<float>::infinity());
   std::fill_n(state.sum, queries, 0.0f);
   std::fill_n(state.out, queries * dim, 0.0f);
-
-  const auto scale = hn::Set(d, params.scale);
-  const std::int32_t end = std::min(begin + kAttentionSegment, group.last_position + 1);
-  const RowPlace& last = rows[group.rows.size() - 1];
-  KvBlock keys, values;
-  alignas(64) float weights[AttentionGroup::kMaxQueries][kAttentionBlock];
-  float rescale[AttentionGroup::kMaxQueries];
-  for (std::int32_t t = begin; t < end; t += kAttentionBlock) {
-    const int count = std::min(kAttentionBlock, end - t);
-    keys.load(params, group, last, KvPart::kKey, t, count);
-    values.load(params, group, last, KvPart::kValue, t, count);
-    for (int q = 0; q < queries; ++q) {
-      const int visible = visible_positions(rows[q / heads], t, kAttentionBlock);
-      if (visible == 0) continue;
-      FloatVec scores[kVectors];
-      score(query[q], keys, dim, scale, scores);
-      rescale[q] = weigh(scores, visible, state.max[q], state.sum[q], weights[q]);
-    }
-    for (int q = 0; q < queries; ++q) {
-      const int visible = visible_positions(rows[q / heads], t, kAttentionBlock);
-      if (visible == 0) continue;
-      add_values(values, visible, weights[q], rescale[q], dim, state.out + q * dim);
-    }
+  if (params.kv.format == KvFormat::kFp32) {
+    add_segment<float>(params, group, begin, query, state);
+  } else {
+    add_segment<std::uint16_t>(params, group, begin, query, state);
   }
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -36,20 +37,22 @@ struct HeadGroups {
 
 bool has_ancestors(const RowPlace& row) { return row.base <= row.position; }
 
-/// Consecutive rows that can share the keys that they read: see AttentionGroup.
+/// Whether consecutive rows can share the keys that they read: see AttentionGroup.
+bool shares_keys(const RowPlace& before, const RowPlace& at) {
+  if (before.sequence != at.sequence) return false;
+  return has_ancestors(at) ? before.base == at.base
+                           : !has_ancestors(before) && before.position < at.position;
+}
+
 std::vector<IndexRange> row_groups(const AttentionParams& params, std::int64_t most) {
   std::vector<IndexRange> groups;
   for (std::int64_t row = 0; row < params.rows; ++row) {
-    const RowPlace& at = params.rows_at[row];
-    if (!groups.empty() && groups.back().size() < most) {
-      const RowPlace& before = params.rows_at[row - 1];
-      if (before.sequence == at.sequence && before.position < at.position &&
-          !has_ancestors(before) && !has_ancestors(at)) {
-        groups.back().end = row + 1;
-        continue;
-      }
+    if (!groups.empty() && groups.back().size() < most &&
+        shares_keys(params.rows_at[row - 1], params.rows_at[row])) {
+      groups.back().end = row + 1;
+    } else {
+      groups.push_back({row, row + 1});
     }
-    groups.push_back({row, row + 1});
   }
   return groups;
 }
@@ -58,9 +61,21 @@ std::vector<AttentionGroup> attention_groups(const AttentionParams& params,
                                              const HeadGroups& heads) {
   std::vector<AttentionGroup> groups;
   for (const IndexRange rows : row_groups(params, AttentionGroup::kMaxQueries / heads.largest)) {
+    AttentionGroup group;
+    group.rows = rows;
+    group.shared_end = std::numeric_limits<std::int32_t>::max();
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      const RowPlace& at = params.rows_at[row];
+      if (at.position > group.last_position || row == rows.begin) {
+        group.last_position = at.position;
+        group.longest_row = static_cast<std::int32_t>(row - rows.begin);
+      }
+      if (has_ancestors(at)) group.shared_end = std::min(group.shared_end, at.base);
+    }
     for (const std::span<const std::int32_t> span : heads.spans) {
-      groups.push_back(
-          {rows, span, params.kv_head[span[0]], params.rows_at[rows.end - 1].position});
+      group.heads = span;
+      group.kv_head = params.kv_head[span[0]];
+      groups.push_back(group);
     }
   }
   return groups;

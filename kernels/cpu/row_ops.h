@@ -16,12 +16,16 @@ inline constexpr int kMaxHeadDim = 256;
 constexpr int padded_head_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
 /// Queries that read the same keys: query heads of one cache head, in consecutive rows of one
-/// sequence. More than one row only if none of them has ancestors.
+/// sequence: a prompt's, or a last token and the draft tree behind it, whose rows share all but
+/// their ancestors.
 struct AttentionGroup {
   IndexRange rows;
   std::span<const std::int32_t> heads;  // query heads
   std::int32_t kv_head = 0;
   std::int32_t last_position = 0;  // the largest of the rows
+  std::int32_t longest_row = 0;    // which of the rows that is
+  /// Positions below stand in the slots of the same number for every row that sees them.
+  std::int32_t shared_end = 0;
 
   int queries() const { return static_cast<int>(rows.size()) * static_cast<int>(heads.size()); }
   static constexpr int kMaxQueries = 32;

@@ -36,6 +36,13 @@ void Engine::set_shape(const drafter::DraftShape& shape) {
   drafting_.shape.max_nodes = drafting_.drafter->most_nodes(shape);
 }
 
+// How tokens will be chosen, as far as drafts may know.
+kernels::SamplingRow Engine::draft_sampling(const Sequence& sequence) const {
+  kernels::SamplingRow sampling = sequence.sampling(0);
+  if (!drafting_.shared_noise) sampling.temperature = 0;
+  return sampling;
+}
+
 // Guesses a tree for each request in generation that has room for one, from the hidden state that
 // gave its last token. The others' trees are empty.
 void Engine::draft(const StepPlan& plan) {
@@ -46,16 +53,14 @@ void Engine::draft(const StepPlan& plan) {
   std::vector<std::size_t> index;
   for (std::size_t i = 0; i < plan.generation.size(); ++i) {
     const PlannedRows& planned = plan.generation[i];
-    if (planned.draft.depth == 0) continue;
+    if (planned.draft.max_nodes == 0) continue;
     const Sequence& sequence = *planned.sequence;
-    kernels::SamplingRow sampling = sequence.sampling(0);
-    if (!drafting_.shared_noise) sampling.temperature = 0;
     index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
-                        .sampling = sampling,
+                        .sampling = draft_sampling(sequence),
                         .shape = planned.draft,
-                        .max_depth = planned.draft.depth});
+                        .max_depth = planned.max_depth});
   }
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
@@ -187,6 +192,9 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
           return end_after(sequence, ++generated, token) != EndReason::kNone;
         });
     count_acceptance(*sampled.tree, accepted);
+    if (!sampled.tree->empty()) {
+      drafting_.drafter->learn(*sampled.tree, accepted, draft_sampling(sequence));
+    }
     append_accepted(sampled, accepted, events);
   }
   settle(hidden);

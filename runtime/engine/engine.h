@@ -93,6 +93,7 @@ class Engine {
   void apply(const Control& control);
   void set_shape(const drafter::DraftShape& shape);
   void draft(const StepPlan& plan);
+  kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
   std::vector<std::int32_t> select(const float* logits);
   std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,
                                  const std::vector<std::int32_t>& tokens);

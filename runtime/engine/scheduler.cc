@@ -150,24 +150,25 @@ std::int32_t Scheduler::draft_rows(const StepPlan& plan, const drafter::DraftSha
   return std::min({rows, sampled - limits_.max_sequences, requests * shape.max_nodes});
 }
 
-// The same number of nodes for every request in generation, cut to what it can use: a branch no
-// deeper than the tokens that it may still give (the last of which is sampled, not drafted), and
-// the slots of pages that are free without taking any from another.
+// The same number of nodes for every request in generation, cut to what it can use: no path longer
+// than the tokens that it may still give (the last of which is sampled, not drafted), and the slots
+// of pages that are free without taking any from another.
 void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, std::int32_t rows) {
   if (plan.generation.empty()) return;
   const std::int32_t share = rows / static_cast<std::int32_t>(plan.generation.size());
   for (PlannedRows& planned : plan.generation) {
     Sequence& sequence = *planned.sequence;
-    const std::int32_t depth =
-        std::min(shape.depth, sequence.request.max_new_tokens - sequence.generated() - 1);
+    planned.max_depth = sequence.request.max_new_tokens - sequence.generated() - 1;
     // The last row of a prompt's last chunk looks like generation, but has no state to draft from.
-    const bool may_draft = depth > 0 && sequence.hidden_row >= 0 && sequence.request.speculative;
+    const bool may_draft = shape.depth > 0 && planned.max_depth > 0 && sequence.hidden_row >= 0 &&
+                           sequence.request.speculative;
     std::int32_t nodes = may_draft ? share : 0;
     while (missing_pages(sequence, sequence.length() + nodes) > pages_.free_pages()) --nodes;
     if (nodes == 0) continue;
     const std::int32_t missing = missing_pages(sequence, sequence.length() + nodes);
     for (std::int32_t i = 0; i < missing; ++i) sequence.pages.push_back(pages_.acquire());
-    planned.draft = {shape.width, depth, nodes};
+    planned.draft = shape;
+    planned.draft.max_nodes = nodes;
   }
 }
 

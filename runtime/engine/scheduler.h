@@ -28,6 +28,7 @@ struct PlannedRows {
   bool samples = false;
   /// Generation: rows and slots behind the last token that its draft tree may use.
   drafter::DraftShape draft = {};
+  std::int32_t max_depth = 0;  // of a path in the tree: the tokens that the request can still take
 };
 
 /// What a step will compute: prompt chunks first, generation rows after.

@@ -136,6 +136,62 @@ TEST(BeamSearch, KeepsTheLargestJointProbabilities) {
   EXPECT_EQ(tree.saved_rows, 1);
 }
 
+// Beams end with 2 5 and 1 7; of all that the search saw 1 8 is next, then 3 alone.
+TEST(BeamSearch, AnyCandidateCanBecomeANode) {
+  const Model model = [](const Tokens& path) -> Continuations {
+    if (path.empty()) return {{1, 2, 3}, {-0.5f, -1.0f, -2.0f}};
+    if (path[0] == 2) return {{5}, {0.0f}};
+    return {{7, 8}, {-0.6f, -0.7f}};
+  };
+  const auto paths = [&](std::int32_t most) {
+    const TokenTree tree =
+        run(model, {.width = 2, .depth = 2, .max_nodes = most, .any_candidate = true}, {}).tree();
+    std::vector<Tokens> found;
+    for (std::int32_t node = 0; node < tree.size(); ++node) found.push_back(path_to(tree, node));
+    return found;
+  };
+  EXPECT_EQ(paths(3), (std::vector<Tokens>{{1}, {2}, {2, 5}}));
+  EXPECT_EQ(paths(5), (std::vector<Tokens>{{1}, {2}, {2, 5}, {1, 7}, {1, 8}}));
+  EXPECT_EQ(paths(9), (std::vector<Tokens>{{1}, {2}, {3}, {2, 5}, {1, 7}, {1, 8}}));
+}
+
+TEST(BeamSearch, TheBestOfAllCandidatesAreWhatTheSlowWayFinds) {
+  std::mt19937 random(8);
+  for (int round = 0; round < 60; ++round) {
+    const Model model = random_model(static_cast<std::uint32_t>(random()),
+                                     2 + static_cast<int>(random() % 60), round % 2 == 0);
+    const DraftShape shape{.width = 1 + static_cast<std::int32_t>(random() % 6),
+                           .depth = 1 + static_cast<std::int32_t>(random() % 4),
+                           .max_nodes = 1 + static_cast<std::int32_t>(random() % 40),
+                           .any_candidate = true};
+    kernels::SamplingRow sampling;
+    sampling.temperature = round % 3 == 0 ? 0.0f : 0.7f;
+    sampling.seed = random();
+    // Scores of all continuations of the beams of every depth.
+    std::vector<double> expected;
+    for (std::int32_t depth = 0; depth < shape.depth; ++depth) {
+      DraftShape level = shape;
+      level.depth = depth;
+      const std::vector<Path> beams = slow_beams(model, level, sampling);
+      for (const Path& beam : beams) {
+        const Model after = [&](const Tokens&) { return model(beam.tokens); };
+        kernels::SamplingRow row = sampling;
+        row.index += depth;
+        for (const Path& next : slow_beams(after, {.width = kCandidates, .depth = 1}, row)) {
+          expected.push_back(beam.score + next.score);
+        }
+      }
+    }
+    std::sort(expected.rbegin(), expected.rend());
+    expected.resize(std::min<std::size_t>(expected.size(), shape.max_nodes));
+    const TokenTree tree = run(model, shape, sampling).tree();
+    std::vector<double> scores;
+    for (const TreeNode& node : tree.nodes()) scores.push_back(node.score);
+    std::sort(scores.rbegin(), scores.rend());
+    EXPECT_EQ(scores, expected);
+  }
+}
+
 // Equal scores: the better beam's first, then the lower token, however the candidates are ordered.
 TEST(BeamSearch, TiesHaveAnOrder) {
   const Model model = [](const Tokens&) -> Continuations { return {{4, 2, 9}, {-1, -1, -1}}; };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -18,6 +19,19 @@ inline Tokens path_to(const TokenTree& tree, std::int32_t node) {
   }
   return {reversed.rbegin(), reversed.rend()};
 }
+
+/// The paths to the nodes without children.
+inline std::vector<Tokens> leaves(const TokenTree& tree) {
+  std::vector<Tokens> paths;
+  for (std::int32_t node = 0; node < tree.size(); ++node) {
+    const bool inner = std::any_of(tree.nodes().begin(), tree.nodes().end(),
+                                   [&](const TreeNode& other) { return other.parent == node; });
+    if (!inner) paths.push_back(path_to(tree, node));
+  }
+  return paths;
+}
+
+using Paths = std::vector<Tokens>;
 
 /// A tree of few tokens, so that it branches everywhere, with scores that fall along its paths
 /// (some not at all).

@@ -58,7 +58,7 @@ const Tokens kTokens = {3, 199, 50, 17, 0, 60, 61, 62, 63};
 /// Requests of many shapes, greedy and sampled.
 std::vector<DraftRequest> mixed_requests() {
   const DraftShape shapes[] = {{1, 1}, {4, 3}, {0, 3},     {64, 2},
-                               {3, 5}, {2, 0}, {8, 4, 10}, {5, 16}};
+                               {3, 5}, {2, 0}, {8, 4, 10}, {5, 16, 40, true}};
   std::vector<DraftRequest> requests;
   for (std::int32_t i = 0; i < 8; ++i) {
     DraftRequest request;

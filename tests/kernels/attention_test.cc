@@ -259,6 +259,41 @@ TEST(Attention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
   }
 }
 
+// A last token and a random tree behind it, as the engine packs them: more rows than share one
+// group, siblings, chains, and other sequences before and after.
+TEST(Attention, TreesOfManyRowsSeeTheirAncestors) {
+  std::mt19937 random(11);
+  for (const Shape& shape :
+       {Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64},
+        Shape{.num_heads = 4, .kv_heads = 2, .head_dim = 24},
+        Shape{.num_heads = 5, .kv_heads = 1, .head_dim = 40, .format = KvFormat::kFp32}}) {
+    constexpr int kSequences = 3, kNodes = 20;
+    const int lengths[kSequences] = {1, 250, 47};
+    Step step(shape, kSequences, 250 + kNodes);
+    for (int s = 0; s < kSequences; ++s) step.append(prompt(s, 0, lengths[s] - 1), 20 + s);
+    std::vector<RowPlace> rows;
+    for (int s = 0; s < kSequences; ++s) {
+      const int length = lengths[s];
+      rows.push_back(plain(s, length - 1));
+      std::vector<std::vector<int>> paths;  // slots from depth 0 to the node's own
+      for (int node = 0; node < kNodes; ++node) {
+        const int parent = static_cast<int>(random() % static_cast<unsigned>(node + 1)) - 1;
+        std::vector<int> path = parent < 0 ? std::vector<int>{} : paths[parent];
+        path.push_back(length + node);
+        rows.push_back({.sequence = s,
+                        .position = length + static_cast<int>(path.size()) - 1,
+                        .slot = length + node,
+                        .base = length,
+                        .first_ancestor = static_cast<std::int32_t>(step.ancestors.size())});
+        step.ancestors.insert(step.ancestors.end(), path.begin(), path.end());
+        paths.push_back(path);
+      }
+    }
+    step.append(rows, 30);
+    expect_equal_everywhere(step, reference_attention(step));
+  }
+}
+
 TEST(Attention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
   Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, 48);
   step.append(prompt(0, 0, 40), 7);

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "drafter/lookup.h"
+#include "drafter/merged_drafter.h"
 #include "drafter/recurrent_drafter.h"
 #include "runtime/drafting/model_embedding.h"
 #include "tests/drafter/random_head.h"
@@ -103,7 +104,7 @@ Outcome run_enormous(parallel::Communicator& communicator, const std::string& te
   config.rnn = true;
   drafter::RecurrentDrafter head(config, EnormousWeights(tensor), embedding, *backend);
   drafter::LookupDrafter repeated;
-  drafter::MergedDrafter both(head, repeated);
+  drafter::MergedDrafter both({&head, &repeated});
   drafter::Drafter* drafter = &head;
   if (lookup) drafter = &both;
   Engine engine(rank.model(), *backend, communicator, kAmple, rank.cache().pool(),

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "drafter/lookup.h"
+#include "drafter/merged_drafter.h"
 #include "kernels/core/error.h"
 #include "tests/parallel/rank_threads.h"
 #include "tests/runtime/engine/rule_drafters.h"
@@ -60,7 +61,7 @@ drafter::DraftShape random_shape(Random& random) {
 class Drafters {
  public:
   Drafters(const std::vector<EngineRequest>& requests, const Answers& answers)
-      : oracle_(requests, answers), liar_(requests, answers), both_(oracle_, lookup_) {}
+      : oracle_(requests, answers), liar_(requests, answers), both_({&oracle_, &lookup_}) {}
   drafter::Drafter* at(unsigned turn) {
     drafter::Drafter* const all[] = {nullptr, &random_, &eos_, &oracle_, &liar_, &lookup_, &both_};
     return all[turn % std::size(all)];

@@ -24,9 +24,9 @@ class RuleDrafter : public drafter::Drafter {
     trees.resize(batch.requests.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
       trees[i].clear();
-      for (std::int32_t n = 0; n < most_nodes(batch.requests[i].shape); ++n) {
-        guess(batch.requests[i], n, trees[i]);
-      }
+      drafter::DraftRequest request = batch.requests[i];
+      request.shape = drafter::checked_shape(request);
+      for (std::int32_t n = 0; n < most_nodes(request.shape); ++n) guess(request, n, trees[i]);
     }
   }
   std::int32_t most_nodes(const drafter::DraftShape& shape) const override {

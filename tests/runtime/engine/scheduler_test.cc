@@ -148,7 +148,8 @@ TEST(Scheduler, ServesRandomLoadsToTheEnd) {
       std::vector<int> drafted;
       int tree_rows = 0;
       for (const PlannedRows& planned : plan.generation) {
-        const int nodes = draw(0, std::min(planned.draft.depth, planned.draft.max_nodes));
+        const int deepest = std::min(planned.draft.depth, planned.max_depth);
+        const int nodes = draw(0, std::min(deepest, planned.draft.max_nodes));
         trees.emplace_back();
         for (int node = 0; node < nodes; ++node) trees.back().add(node - 1, 7, 0, 0);
         drafted.push_back(draw(0, nodes));
@@ -234,7 +235,9 @@ TEST(Scheduler, DraftsTakeOnlyWhatIsLeft) {
       {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 1, .max_sampled = 64});
   pages.add(request(1, 12, 5));
   step(pages);
-  EXPECT_EQ(pages.plan(shape).generation[0].draft, (drafter::DraftShape{4, 3, 3}));
+  const PlannedRows planned = pages.plan(shape).generation[0];
+  EXPECT_EQ(planned.draft, (drafter::DraftShape{4, 4, 3}));
+  EXPECT_EQ(planned.max_depth, 3);
   // One token is left, and that is sampled, not drafted.
   Scheduler last(
       {.max_sequences = 1, .max_rows = 64, .page_size = 16, .num_pages = 2, .max_sampled = 64});

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "drafter/lookup.h"
+#include "drafter/merged_drafter.h"
 #include "drafter/recurrent_drafter.h"
 #include "kernels/core/error.h"
 #include "runtime/drafting/drafter_files.h"
@@ -95,7 +96,7 @@ TEST(Speculation, ShapesThatSwitchBetweenStepsChangeNothing) {
         const auto backend = kernels::make_cpu_backend({});
         Oracle oracle(mixed_requests(), expected);
         drafter::LookupDrafter lookup;
-        drafter::MergedDrafter merged(oracle, lookup);
+        drafter::MergedDrafter merged({&oracle, &lookup});
         FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = kAmple}, *backend,
                          communicator, {.drafter = &merged, .shape = {2, 3, 4}});
         std::mt19937 random(seed);
