@@ -45,8 +45,8 @@ drafter::DraftShape Engine::next_shape() {
   return with_room(drafting_.planner->shape(scheduler_.generating()));
 }
 
-// How a draft is told that tokens will be chosen.
-kernels::SamplingRow Engine::drafted_sampling(const Sequence& sequence) const {
+// How tokens will be chosen, as far as drafts may know.
+kernels::SamplingRow Engine::draft_sampling(const Sequence& sequence) const {
   kernels::SamplingRow sampling = sequence.sampling(0);
   if (!drafting_.shared_noise) sampling.temperature = 0;
   return sampling;
@@ -67,7 +67,7 @@ void Engine::draft(const StepPlan& plan) {
     index.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
-                        .sampling = drafted_sampling(sequence),
+                        .sampling = draft_sampling(sequence),
                         .shape = planned.draft,
                         .max_depth = planned.max_depth});
   }
@@ -209,7 +209,7 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
         });
     count_acceptance(*sampled.tree, accepted);
     if (!sampled.tree->empty()) {
-      drafting_.drafter->learn(*sampled.tree, accepted, drafted_sampling(sequence));
+      drafting_.drafter->learn(*sampled.tree, accepted, draft_sampling(sequence));
     }
     append_accepted(sampled, accepted, events);
   }

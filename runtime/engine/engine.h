@@ -98,8 +98,8 @@ class Engine {
   void set_shape(const drafter::DraftShape& shape);
   drafter::DraftShape with_room(drafter::DraftShape shape) const;
   drafter::DraftShape next_shape();
-  kernels::SamplingRow drafted_sampling(const Sequence& sequence) const;
   void draft(const StepPlan& plan);
+  kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
   std::vector<std::int32_t> select(const float* logits);
   std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,
                                  const std::vector<std::int32_t>& tokens);
