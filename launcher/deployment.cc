@@ -32,7 +32,8 @@ std::vector<std::string> gather_texts(parallel::Communicator& group, const std::
   return texts;
 }
 
-// What the kernel would give without swapping, in bytes.
+}  // namespace
+
 std::uint64_t free_memory() {
   std::ifstream info("/proc/meminfo");
   for (std::string key; info >> key;) {
@@ -42,8 +43,6 @@ std::uint64_t free_memory() {
   }
   return std::uint64_t{4} << 30;
 }
-
-}  // namespace
 
 std::string size_text(std::uint64_t bytes) {
   const auto size = static_cast<double>(bytes);

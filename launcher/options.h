@@ -39,6 +39,9 @@ struct DraftOptions {
   std::string weights = "auto";
 };
 
+/// Turns "512MB", "2 GB" or "1GiB" into a number of bytes.
+CLI::Validator size_in_bytes();
+
 /// Each option is declared once, here, with its name, default and help.
 void add_options(CLI::App& command, ModelOptions& options);
 void add_options(CLI::App& command, ClusterOptions& options);
