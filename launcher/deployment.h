@@ -90,6 +90,9 @@ class Deployment {
   std::optional<Drafting> drafting_;
 };
 
+/// What this node would give without swapping, in bytes.
+std::uint64_t free_memory();
+
 /// "84.1 MB"
 std::string size_text(std::uint64_t bytes);
 

@@ -96,6 +96,13 @@ void add_recipe_options(CLI::App& command, TrainOptions& options) {
       ->check(CLI::Range(1, 1 << 28))
       ->capture_default_str()
       ->group(group);
+  command
+      .add_option("--cache-memory", options.cache_memory,
+                  "Memory per rank for hidden states that later epochs use again (default: a "
+                  "quarter of the free memory)")
+      ->transform(size_in_bytes())
+      ->option_text("SIZE")
+      ->group(group);
   command.add_option("--learning-rate", options.learning_rate, "Its peak, after the warm-up")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
@@ -181,7 +188,7 @@ std::vector<std::pair<std::string, std::string>> recipe(const TrainOptions& opti
       {"--precision", fmt::format("{}, fp32 master weights", bf16 ? "bf16" : "fp32")},
       {"--group", fmt::format("{} positions", options.group_positions)},
       {"--seed", fmt::format("{}", options.seed)},
-      {"ranks", trainer.arithmetic()}};
+      {"computed by", trainer.arithmetic()}};
   if (!options.from.empty()) rows.emplace_back("--from", options.from);
   if (options.synthesize_tokens > 0) {
     rows.emplace_back("--synthesize-tokens", fmt::format("{}", options.synthesize_tokens));

@@ -39,6 +39,7 @@ struct TrainOptions {
   int depth = 5;
   std::int64_t batch_positions = 1024;
   std::int64_t group_positions = 65536;
+  std::uint64_t cache_memory = 0;
   float learning_rate = 2e-3f;
   std::string loss = "kl";
   std::string precision = "auto";

@@ -29,15 +29,19 @@ constexpr auto kTrainPatience = std::chrono::minutes(30);
 const char* const kShapes[] = {"1x5", "4x4", "8x4", "16x5"};
 
 runtime::TeacherOptions teacher_options(const TrainOptions& options, Deployment& deployment) {
-  return {.order = {.batch_positions = options.batch_positions,
-                    .group_positions = options.group_positions,
-                    .window = 64,
-                    .seed = options.seed,
-                    .replicas = deployment.num_replicas(),
-                    .ranks_per_replica = deployment.tp()},
-          .depth = options.depth,
-          .replica = deployment.world().rank() / deployment.tp(),
-          .rank = deployment.replica().rank()};
+  const auto ranks = static_cast<std::uint64_t>(deployment.world().local_size());
+  return {
+      .order = {.batch_positions = options.batch_positions,
+                .group_positions = options.group_positions,
+                .window = 64,
+                .seed = options.seed,
+                .replicas = deployment.num_replicas(),
+                .ranks_per_replica = deployment.tp()},
+      .depth = options.depth,
+      .bf16 = training_options(options).precision == drafter::GemmPrecision::kBf16,
+      .cache_bytes = options.cache_memory > 0 ? options.cache_memory : free_memory() / 4 / ranks,
+      .replica = deployment.world().rank() / deployment.tp(),
+      .rank = deployment.replica().rank()};
 }
 
 }  // namespace

@@ -57,9 +57,7 @@ std::vector<runtime::ReplicaReport> run_work(Context& context, Deployment& deplo
       deployment.cache().pool(),
       {.terminate = [&] { return winding_down || context.signals.termination_requested(); },
        .enter_phase = [&](std::string_view phase) { context.world.enter(phase); }},
-      {.drafter = deployment.drafting().drafter(),
-       .shape = deployment.drafting().shape(),
-       .shared_noise = deployment.drafting().shared_noise()});
+      deployment.drafting().engine_drafting());
   if (context.world.rank() == 0) {
     return serve_all(context, deployment, run, engine, winding_down);
   }

@@ -1,9 +1,10 @@
 #include "runtime/training/teacher.h"
 
 #include <algorithm>
-#include <numeric>
+#include <iterator>
 
 #include "kernels/core/error.h"
+#include "kernels/core/half.h"
 
 namespace paceline::runtime {
 namespace {
@@ -73,6 +74,7 @@ EngineTeacher::EngineTeacher(const SplitConversations& conversations, const Teac
       texts_(conversations.training),
       order_(position_counts(texts_), options.order),
       identity_(identity_of(conversations, options)) {
+  held_.resize(texts_.size());
   load_held_out(conversations);
 }
 
@@ -104,20 +106,73 @@ void EngineTeacher::held_out(int text, TeacherRows& rows) {
 }
 
 void EngineTeacher::load(const TrainingOrder::Place& place) {
-  if (group_.epoch == place.epoch && group_.number == place.group) return;
-  group_.epoch = place.epoch;
-  group_.number = place.group;
-  group_.hidden.clear();
-  group_.first_rows.assign(texts_.size(), -1);
-  std::vector<FedText> fed;
-  std::int64_t rows = 0;
-  for (const std::int32_t index : order_.texts(place.epoch, place.group, options_.replica)) {
-    const Conversation& text = *texts_[static_cast<std::size_t>(index)];
-    group_.first_rows[static_cast<std::size_t>(index)] = rows;
-    rows += text.answer_tokens();
-    fed.push_back(fed_text(text));
+  const std::pair group(place.epoch, place.group);
+  if (group_ == group) return;
+  group_ = group;
+  for (const std::int32_t text : group_texts_) {
+    HeldRows& rows = held_[static_cast<std::size_t>(text)];
+    if (!rows.kept) rows = {};
   }
-  states_.append(fed, group_.hidden);
+  group_texts_ = order_.texts(place.epoch, place.group, options_.replica);
+  std::vector<std::int32_t> missing;
+  for (const std::int32_t text : group_texts_) {
+    if (!held_[static_cast<std::size_t>(text)].kept) missing.push_back(text);
+  }
+  // Some texts at a time, so that their states are not all there twice.
+  constexpr std::int64_t kRowsAtOnce = 16384;
+  std::size_t begin = 0;
+  std::int64_t rows = 0;
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    rows += texts_[static_cast<std::size_t>(missing[i])]->answer_tokens();
+    if (rows < kRowsAtOnce && i + 1 < missing.size()) continue;
+    feed(std::span(missing).subspan(begin, i + 1 - begin));
+    begin = i + 1;
+    rows = 0;
+  }
+}
+
+void EngineTeacher::feed(std::span<const std::int32_t> texts) {
+  std::vector<FedText> fed;
+  for (const std::int32_t text : texts) {
+    fed.push_back(fed_text(*texts_[static_cast<std::size_t>(text)]));
+  }
+  std::vector<float> hidden;
+  states_.append(fed, hidden);
+  std::span<const float> rest = hidden;
+  for (const std::int32_t text : texts) {
+    const auto index = static_cast<std::size_t>(text);
+    const auto rows = static_cast<std::size_t>(texts_[index]->answer_tokens());
+    hold(rest.first(rows * states_.hidden_size()), held_[index]);
+    rest = rest.subspan(rows * states_.hidden_size());
+  }
+}
+
+void EngineTeacher::hold(std::span<const float> hidden, HeldRows& rows) {
+  if (options_.bf16) {
+    rows.values.resize(hidden.size() * sizeof(std::uint16_t));
+    auto* values = reinterpret_cast<std::uint16_t*>(rows.values.data());
+    std::ranges::transform(hidden, values, kernels::fp32_to_bf16);
+  } else {
+    const auto bytes = std::as_bytes(hidden);
+    rows.values.assign(bytes.begin(), bytes.end());
+  }
+  if (cached_bytes_ + rows.values.size() > options_.cache_bytes) return;
+  cached_bytes_ += rows.values.size();
+  rows.kept = true;
+}
+
+void EngineTeacher::append_hidden(const Window& window, std::size_t rows,
+                                  std::vector<float>& hidden) const {
+  const HeldRows& held = held_[static_cast<std::size_t>(window.text)];
+  const std::size_t first = static_cast<std::size_t>(window.first) * states_.hidden_size();
+  const std::size_t count = rows * states_.hidden_size();
+  if (options_.bf16) {
+    const auto* values = reinterpret_cast<const std::uint16_t*>(held.values.data()) + first;
+    std::transform(values, values + count, std::back_inserter(hidden), kernels::bf16_to_fp32);
+  } else {
+    const auto* values = reinterpret_cast<const float*>(held.values.data()) + first;
+    hidden.insert(hidden.end(), values, values + count);
+  }
 }
 
 // The window's rows and the `depth` behind them, which its last positions look ahead to.
@@ -143,7 +198,6 @@ void EngineTeacher::minibatch(std::uint64_t index, TeacherRows& batch) {
   batch.next_embedding.clear();
   batch.next_token.clear();
   batch.positions.clear();
-  const std::size_t width = states_.hidden_size();
   // The embedding is cut over the replica's ranks, so all look up the tokens of each.
   for (int rank = 0; rank < options_.order.ranks_per_replica; ++rank) {
     const std::vector<Window> windows = order_.windows(place, options_.replica, rank);
@@ -156,11 +210,7 @@ void EngineTeacher::minibatch(std::uint64_t index, TeacherRows& batch) {
     for (const Window& window : windows) {
       const std::int64_t before = batch.rows;
       append_rows(window, batch);
-      const std::int64_t first =
-          group_.first_rows[static_cast<std::size_t>(window.text)] + window.first;
-      const float* from = group_.hidden.data() + static_cast<std::size_t>(first) * width;
-      batch.hidden.insert(batch.hidden.end(), from,
-                          from + static_cast<std::size_t>(batch.rows - before) * width);
+      append_hidden(window, static_cast<std::size_t>(batch.rows - before), batch.hidden);
     }
     states_.append_embedding(batch.next_token, batch.next_embedding);
   }

@@ -1,5 +1,6 @@
 #include "runtime/training/training_log.h"
 
+#include <algorithm>
 #include <span>
 #include <string_view>
 
@@ -24,6 +25,9 @@ LoggedEvaluation evaluation_of(const Json& line) {
     for (const auto& shape : json.at("shapes").items()) {
       evaluation.shapes.emplace_back(shape.key(), shape.value().get<double>());
     }
+    // By width, as they were written, not by spelling.
+    std::ranges::stable_sort(evaluation.shapes, {},
+                             [](const auto& shape) { return shape.first.size(); });
   }
   return evaluation;
 }

@@ -101,13 +101,9 @@ TrainingOrder::Place TrainingOrder::place(std::uint64_t minibatch) {
 std::vector<std::int32_t> TrainingOrder::texts(std::uint64_t number, std::size_t group,
                                                int replica) {
   const Epoch& of = epoch(number);
-  std::vector<std::int64_t> load(static_cast<std::size_t>(options_.replicas));
   std::vector<std::int32_t> texts;
   for (std::size_t i = of.group_begins[group]; i < of.group_begins[group + 1]; ++i) {
-    const std::int32_t text = of.texts[i];
-    const auto least = std::ranges::min_element(load);
-    *least += positions_[static_cast<std::size_t>(text)];
-    if (least - load.begin() == replica) texts.push_back(text);
+    if (of.texts[i] % options_.replicas == replica) texts.push_back(of.texts[i]);
   }
   return texts;
 }

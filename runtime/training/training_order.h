@@ -28,10 +28,9 @@ struct Window {
 /// every rank knows it and a training can go on from any minibatch.
 ///
 /// An epoch takes the texts in random order and cuts them into groups of about group_positions:
-/// what is held at once. Within a group each text goes to one replica (the one with the least so
-/// far), is cut into windows, and the windows are shuffled and dealt to the replica's ranks in
-/// turn. A rank's windows in a row are its positions; each of the group's minibatches takes an even
-/// share of them.
+/// what is held at once. Text t is replica t % replicas' in every epoch; there it is cut into
+/// windows, and the group's windows are shuffled and dealt to the replica's ranks in turn. A rank's
+/// windows in a row are its positions; each of the group's minibatches takes an even share of them.
 ///
 /// Example: texts of 5, 3 and 4 positions, windows of 2, one rank, minibatches of 6: one group of
 /// 12 positions, windows (0, 0-1) (0, 2-3) (0, 4) (1, 0-1) (1, 2) (2, 0-1) (2, 2-3) in some order,

@@ -20,6 +20,7 @@ DRAFTS = {
     "lookups": ["--lookup", "--draft", "8x4", "--draft-nodes", "11"],
     "beams": ["--drafter", "DRAFTER", "--draft", "5x3"],
     "noiseless": ["--drafter", "DRAFTER", "--draft", "4x4", "--draft-noise", "none"],
+    "auto": ["--drafter", "DRAFTER", "--lookup", "--draft", "auto"],
     "medusa": ["--drafter", "MEDUSA", "--draft", "7x3"],
     "both": ["--drafter", "DRAFTER", "--lookup", "--draft", "2x9", "--draft-nodes", "14"],
 }

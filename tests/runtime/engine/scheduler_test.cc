@@ -148,7 +148,8 @@ TEST(Scheduler, ServesRandomLoadsToTheEnd) {
       std::vector<int> drafted;
       int tree_rows = 0;
       for (const PlannedRows& planned : plan.generation) {
-        const int nodes = draw(0, std::min(planned.draft.depth, planned.draft.max_nodes));
+        const int deepest = std::min(planned.draft.depth, planned.max_depth);
+        const int nodes = draw(0, std::min(deepest, planned.draft.max_nodes));
         trees.emplace_back();
         for (int node = 0; node < nodes; ++node) trees.back().add(node - 1, 7, 0, 0);
         drafted.push_back(draw(0, nodes));
