@@ -93,6 +93,7 @@ void MedusaDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
       ++stats_.non_finite;
     } else {
       drafted = tree(checked_shape(request), depths);
+      drafted.count_rows(drafted.size() + 1);  // single nodes, not paths: none is merged
     }
     stats_.count(drafted);
   }

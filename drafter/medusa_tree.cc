@@ -24,19 +24,6 @@ struct Worse {
   }
 };
 
-/// Rows of every path on its own, the root before it.
-void count_paths(TokenTree& tree) {
-  std::vector<bool> has_child(tree.nodes().size(), false);
-  for (const TreeNode& node : tree.nodes()) {
-    if (node.parent != TreeNode::kRoot) has_child[node.parent] = true;
-  }
-  std::int64_t rows = 0;
-  for (std::int32_t node = 0; node < tree.size(); ++node) {
-    if (!has_child[node]) rows += tree.nodes()[node].depth + 1;
-  }
-  if (!tree.empty()) tree.count_rows(rows);
-}
-
 }  // namespace
 
 std::vector<RankedToken> ranked_tokens(const kernels::SamplingRow& sampling,
@@ -73,7 +60,6 @@ TokenTree most_probable_tree(std::span<const std::vector<RankedToken>> depths, s
     consider(node, best.depth + 1, 0);
     consider(best.parent, best.depth, best.rank + 1);
   }
-  count_paths(tree);
   return tree;
 }
 
@@ -90,7 +76,6 @@ TokenTree chosen_tree(std::span<const std::vector<RankedToken>> depths,
     const double above = parent->second == TreeNode::kRoot ? 0 : tree.nodes()[parent->second].score;
     node_of[path] = tree.add(parent->second, token.token, token.log_prob, above + token.score);
   }
-  count_paths(tree);
   return tree;
 }
 

@@ -35,6 +35,7 @@ class TrainRun {
 
  private:
   void prepare();
+  void check_depth() const;
   void check_output() const;
   void read_data();
   void load();
@@ -81,6 +82,7 @@ void TrainRun::prepare() {
                                           {options_.model.model, deployment_.config(), checkpoint})
                   .config();
     }
+    check_depth();
     if (!deployment_.leads_replica()) return;
     encoder_ = std::make_unique<runtime::PromptEncoder>(
         options_.model.model,
@@ -95,6 +97,21 @@ void TrainRun::prepare() {
   });
 }
 
+// Medusa has a head a depth, all as wide as the model.
+void TrainRun::check_depth() const {
+  if (!from_) {
+    if (options_.kind == "medusa" && options_.exit_dim > 0) {
+      throw ConfigError("--exit-dim {}: Medusa's heads are as wide as the model",
+                        options_.exit_dim);
+    }
+    return;
+  }
+  if (from_->kind == drafter::DrafterKind::kMedusa && from_->num_heads != options_.depth) {
+    throw ConfigError("--depth {}: the drafter of --from {} has {} Medusa heads, one a depth",
+                      options_.depth, options_.from, from_->num_heads);
+  }
+}
+
 void TrainRun::check_output() const {
   const std::filesystem::path output = options_.output;
   std::error_code failure;
@@ -102,7 +119,7 @@ void TrainRun::check_output() const {
   if (failure)
     throw ConfigError("--output {}: cannot be made: {}", options_.output, failure.message());
   if (options_.resume) return;
-  for (const char* name : {"checkpoint.bin", "model.safetensors"}) {
+  for (const char* name : {"checkpoint.bin", "model.safetensors", "medusa_lm_head.safetensors"}) {
     if (!std::filesystem::exists(output / name)) continue;
     throw ConfigError(
         "--output {}: already holds a training ({}). --resume continues it; or name "
@@ -217,7 +234,13 @@ drafter::DrafterConfig TrainRun::choose_config(const runtime::SplitConversations
     config.hidden_size = deployment_.config().hidden_size;
     config.exit_dim = options_.exit_dim > 0 ? options_.exit_dim : config.hidden_size;
     config.num_draft_layers = options_.layers;
-    config.rnn = options_.rnn;
+    if (options_.kind == "medusa") {
+      config.kind = drafter::DrafterKind::kMedusa;
+      config.num_heads = options_.depth;
+      config.base_model = model_name(options_.model.model);
+    } else {
+      config.rnn = options_.rnn;
+    }
     std::vector<std::int32_t> chosen;
     if (is_server()) {
       std::vector<std::int32_t> always = deployment_.config().eos_token_ids;

@@ -39,25 +39,32 @@ void add_data_options(CLI::App& command, TrainOptions& options) {
 void add_drafter_options(CLI::App& command, TrainOptions& options) {
   const char* group = "Drafter to train";
   command
+      .add_option("--kind", options.kind, "redrafter; or medusa: --depth heads, each for its depth")
+      ->check(CLI::IsMember({"redrafter", "medusa"}))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--draft-vocab", options.draft_vocab,
                   "Tokens that it can draft, the most frequent ones; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
-  command.add_option("--layers", options.layers, "Residual blocks")
-      ->check(CLI::Range(0, 64))
+  command.add_option("--layers", options.layers, "Residual blocks, of each Medusa head")
+      ->check(CLI::Range(1, 64))
       ->capture_default_str()
       ->group(group);
-  command.add_option("--exit-dim", options.exit_dim, "Width of the blocks; 0: the model's")
+  command.add_option("--exit-dim", options.exit_dim, "Width of ReDrafter's blocks; 0: the model's")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(group);
-  command.add_flag("--rnn,!--no-rnn", options.rnn, "A recurrent state, or a sum of embeddings")
+  command
+      .add_flag("--rnn,!--no-rnn", options.rnn,
+                "ReDrafter's state: recurrent, or a sum of embeddings")
       ->capture_default_str()
       ->group(group);
   command
       .add_option("--from", options.from,
-                  "Go out from that drafter's weights; its sizes and draft vocabulary win")
+                  "Go out from that drafter's weights; its kind, sizes and draft vocabulary win")
       ->option_text("DIR")
       ->group(group);
   command.add_option("--save-as", options.save_as, "Weight format of the result")

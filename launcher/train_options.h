@@ -27,6 +27,7 @@ struct TrainOptions {
   std::int64_t answer_tokens = 384;
   std::int64_t held_out = 128;
 
+  std::string kind = "redrafter";
   std::int64_t draft_vocab = 8192;
   std::int64_t layers = 2;
   std::int64_t exit_dim = 0;

@@ -4,7 +4,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "drafter/recurrent_drafter.h"
+#include "drafter/head_drafter.h"
 #include "drafter/training/trained_weights.h"
 #include "kernels/core/error.h"
 #include "runtime/drafting/drafter_files.h"
@@ -199,13 +199,13 @@ std::vector<std::pair<std::string, double>> TrainingLoop::simulate(std::size_t m
       {base_output_.data(), config.num_outputs(), config.hidden_size, config.hidden_size},
       saved_format(options_));
   runtime::ModelEmbedding embedding(deployment_.model());
-  drafter::RecurrentDrafter drafter(config, weights, embedding, deployment_.backend());
+  const auto drafter = drafter::make_drafter(config, weights, embedding, deployment_.backend());
   const auto all = teacher_.held_out_of_replica();
   const auto texts = all.first(std::min(all.size(), most_texts));
   std::vector<std::pair<std::string, double>> shapes;
   for (const char* name : kShapes) {
     const drafter::DraftSimulation mine =
-        drafter::simulate_drafts(drafter, deployment_.backend(), texts, parse_draft_shape(name));
+        drafter::simulate_drafts(*drafter, deployment_.backend(), texts, parse_draft_shape(name));
     drafter::DraftSimulation sum;
     const auto of_ranks = gather_values(context_.world.all(), mine);
     for (std::size_t rank = 0; rank < of_ranks.size(); rank += deployment_.tp()) {

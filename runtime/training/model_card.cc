@@ -17,13 +17,27 @@ std::vector<const LoggedEvaluation*> tabled(const std::vector<LoggedEvaluation>&
   return lines;
 }
 
+std::string recurrent_text(const drafter::DrafterConfig& config) {
+  return fmt::format(
+      "A ReDrafter head (Cheng et al. 2024) in the format of Apple's ml-recurrent-drafter: hidden "
+      "size {}, {}, {} residual blocks of width {}",
+      config.hidden_size, config.rnn ? "recurrent state" : "state that sums embeddings",
+      config.num_draft_layers, config.exit_dim);
+}
+
+std::string medusa_text(const drafter::DrafterConfig& config) {
+  return fmt::format(
+      "{} Medusa heads (Cai et al. 2024) in the format of FasterDecoding's Medusa: hidden size {}, "
+      "{} residual blocks each",
+      config.num_heads, config.hidden_size, config.num_draft_layers);
+}
+
 std::string head_text(const ModelCard& card) {
   const drafter::DrafterConfig& config = card.config;
-  std::string text = fmt::format(
-      "A ReDrafter head (Cheng et al. 2024) in the format of Apple's ml-recurrent-drafter: hidden "
-      "size {}, {}, {} residual blocks of width {}, {} of {} tokens can be drafted",
-      config.hidden_size, config.rnn ? "recurrent state" : "state that sums embeddings",
-      config.num_draft_layers, config.exit_dim, config.num_outputs(), config.vocab_size);
+  std::string text =
+      (config.kind == drafter::DrafterKind::kMedusa ? medusa_text(config)
+                                                    : recurrent_text(config)) +
+      fmt::format(", {} of {} tokens can be drafted", config.num_outputs(), config.vocab_size);
   if (!config.draft_vocab.empty()) {
     text += fmt::format(" ({:.1f} % of the held-out answers' tokens)", 100 * card.covered);
   }

@@ -181,6 +181,7 @@ TEST(MedusaDrafter, KeepsToTheShapes) {
   for (std::size_t i = 0; i < trees.size(); ++i) {
     sizes.push_back(trees[i].size());
     EXPECT_LE(trees[i].size(), fixture.drafter().most_nodes(requests[i].shape));
+    EXPECT_EQ(trees[i].saved_rows, 0);
     for (const TreeNode& node : trees[i].nodes()) {
       EXPECT_LE(node.depth, std::min(requests[i].max_depth, requests[i].shape.depth));
     }

@@ -38,6 +38,16 @@ TEST(ModelCard, SaysWhatItIsFromWhatAndHowGood) {
   }
 }
 
+TEST(ModelCard, SaysOfWhatKindTheHeadIs) {
+  ModelCard made = card(0);
+  EXPECT_THAT(model_card_text(made), HasSubstr("A ReDrafter head"));
+  made.config.kind = drafter::DrafterKind::kMedusa;
+  made.config.num_heads = 4;
+  made.config.num_draft_layers = 1;
+  EXPECT_THAT(model_card_text(made), HasSubstr("4 Medusa heads"));
+  EXPECT_THAT(model_card_text(made), HasSubstr("1 residual blocks each, 3 of 100 tokens"));
+}
+
 TEST(ModelCard, TablesAtMostTenEvaluationsTheLastAmongThem) {
   const std::string text = model_card_text(card(25));
   EXPECT_THAT(text, HasSubstr("| 25000 |"));
