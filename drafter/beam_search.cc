@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "kernels/core/error.h"
-#include "kernels/core/sampling.h"
 
 namespace paceline::drafter {
 
@@ -13,36 +12,21 @@ BeamSearch::BeamSearch(const DraftShape& shape, const kernels::SamplingRow& samp
                        std::int32_t root)
     : shape_(shape), sampling_(sampling), levels_{{Beam{.token = root}}} {}
 
-std::vector<double> BeamSearch::token_scores(std::span<const std::int32_t> tokens,
-                                             std::span<const float> log_probs) const {
-  std::vector<double> scores(log_probs.begin(), log_probs.end());
-  if (!(sampling_.temperature > 0) || scores.empty()) return scores;
-  kernels::SamplingRow row = sampling_;
-  row.index += static_cast<std::uint64_t>(depth());
-  const double temperature = row.temperature;
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    scores[i] = scores[i] / temperature +
-                kernels::sampling_noise(row, static_cast<std::uint32_t>(tokens[i]));
-  }
-  const double largest = *std::max_element(scores.begin(), scores.end());
-  for (double& score : scores) score -= largest;
-  return scores;
-}
-
 void BeamSearch::extend(const CandidateRows& candidates) {
   check(!done(), "a beam search went on after its end");
   const std::vector<Beam>& beams = levels_.back();
+  kernels::SamplingRow sampling = sampling_;
+  sampling.index += static_cast<std::uint64_t>(depth());
   std::vector<Beam> next;
   for (std::size_t b = 0; b < beams.size(); ++b) {
-    const auto count = static_cast<std::size_t>(candidates.counts[b]);
-    if (count == 0) {
+    const std::span tokens = candidates.tokens_of(static_cast<std::int64_t>(b));
+    const std::span log_probs = candidates.log_probs_of(static_cast<std::int64_t>(b));
+    if (tokens.empty()) {
       failed_ = true;
       return;
     }
-    const std::span tokens(candidates.tokens + b * kCandidates, count);
-    const std::span log_probs(candidates.log_probs + b * kCandidates, count);
-    const std::vector<double> scores = token_scores(tokens, log_probs);
-    for (std::size_t i = 0; i < count; ++i) {
+    const std::vector<double> scores = candidate_scores(sampling, tokens, log_probs);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
       // Not above: a probability of 0, or a temperature so small that nothing else can win.
       if (!(scores[i] > -std::numeric_limits<double>::infinity())) continue;
       next.push_back(

@@ -1,34 +1,20 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
+#include "drafter/candidates.h"
 #include "drafter/drafter.h"
 #include "drafter/token_tree.h"
 #include "kernels/params.h"
 
 namespace paceline::drafter {
 
-/// Most probable tokens of a row that beam search looks at; what is cut never becomes a node.
-inline constexpr std::int32_t kCandidates = 50;
-
-/// What may follow each of a request's beams, as `top_log_probs` gives it, with the model's ids.
-struct CandidateRows {
-  const std::int32_t* tokens = nullptr;  // [beams, kCandidates]
-  const float* log_probs = nullptr;      // [beams, kCandidates]
-  const std::int32_t* counts = nullptr;  // [beams]; 0: the row was not finite
-};
-
 /// One request's beam search, one depth at a time.
 ///
-/// A beam's score is the sum of its tokens' scores. At temperature 0 a token's is its
-/// log-probability. At T > 0 it is a = log_prob / T + g, less the largest a of its row's
-/// candidates, where g is the noise that verification will use for that token at that index
-/// (kernels/core/sampling.h): so the beams go where the sampled token will fall
-/// (drafter-invariant speculative decoding, Daliri et al. 2024). Of all beams' candidates the
-/// `width` of the largest score go on; ties go to the better beam, then to the lower token. Tokens
-/// of probability 0 are left out. All in double, so the choice is the same on every machine.
+/// A beam's score is the sum of its tokens' scores (see candidate_scores). Of all beams' candidates
+/// the `width` of the largest score go on; ties go to the better beam, then to the lower token.
+/// Tokens of probability 0 are left out. All in double, so the choice is the same on every machine.
 class BeamSearch {
  public:
   BeamSearch(const DraftShape& shape, const kernels::SamplingRow& sampling, std::int32_t root);
@@ -58,8 +44,6 @@ class BeamSearch {
   TokenTree tree() const;
 
  private:
-  std::vector<double> token_scores(std::span<const std::int32_t> tokens,
-                                   std::span<const float> log_probs) const;
   TokenTree tree_of_beams() const;
   TokenTree tree_of_candidates() const;
 

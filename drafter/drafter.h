@@ -15,8 +15,8 @@ inline constexpr int kMaxDraftDepth = 16;
 
 /// How much is drafted for one request in one step.
 struct DraftShape {
-  std::int32_t width = 0;      ///< beams, at most kMaxDraftWidth; 0: no draft
-  std::int32_t depth = 0;      ///< tokens of a beam, at most kMaxDraftDepth; 0: no draft
+  std::int32_t width = 0;  ///< beams, at most kMaxDraftWidth; 0: none, only what needs no search
+  std::int32_t depth = 0;  ///< tokens of a beam, at most kMaxDraftDepth; 0: no draft
   std::int32_t max_nodes = 0;  ///< only the most probable nodes are kept; 0: all
   /// With max_nodes: any token that the search looked at can become a node, not only those of the
   /// beams that it ends with. So a tree of a given size holds the most probable paths there are.

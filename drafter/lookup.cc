@@ -16,7 +16,7 @@ LookupDrafter::LookupDrafter(const LookupOptions& options) : options_(options) {
 }
 
 std::int32_t LookupDrafter::most_nodes(const DraftShape& shape) const {
-  if (shape.width == 0 || shape.depth == 0) return 0;
+  if (shape.depth == 0 || (shape.width == 0 && options_.paths == 0)) return 0;
   return limited_nodes(shape, options_.paths > 0 ? options_.paths : shape.width,
                        options_.depth > 0 ? options_.depth : shape.depth);
 }
@@ -73,7 +73,7 @@ void LookupDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
     const DraftRequest& request = batch.requests[i];
     const DraftShape shape = checked_shape(request);
     trees[i].clear();
-    if (shape.width == 0 || shape.depth == 0) continue;
+    if (shape.depth == 0 || (shape.width == 0 && options_.paths == 0)) continue;
     const std::int32_t depth =
         options_.depth > 0 ? std::min(options_.depth, request.max_depth) : shape.depth;
     trees[i] = tree(request.tokens, options_.paths > 0 ? options_.paths : shape.width, depth);

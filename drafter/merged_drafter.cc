@@ -39,7 +39,7 @@ void MergedDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
   }
   for (std::size_t i = 0; i < trees.size(); ++i) {
     const DraftShape shape = checked_shape(batch.requests[i]);
-    if (shape.width == 0 || shape.depth == 0) continue;
+    if (shape.depth == 0) continue;
     calibration_.rate(trees[i], batch.requests[i].sampling.temperature > 0);
     if (shape.max_nodes > 0) trees[i].prune(shape.max_nodes);
     stats_.count(trees[i]);

@@ -1,18 +1,15 @@
 #include "drafter/recurrent_drafter.h"
 
-#include <algorithm>
-
 #include "kernels/core/device_memory.h"
-#include "kernels/core/error.h"
 
 namespace paceline::drafter {
 
 RecurrentDrafter::RecurrentDrafter(const DrafterConfig& config, const WeightSource& weights,
                                    TokenEmbedding& embedding, kernels::Backend& backend)
-    : embedding_(embedding), backend_(backend), head_(config, weights, backend) {
-  constexpr std::int64_t kMostLogits = std::int64_t{1} << 24;
-  rows_at_once_ = std::max<std::int64_t>(1, kMostLogits / config.num_outputs());
-}
+    : embedding_(embedding),
+      backend_(backend),
+      head_(config, weights, backend),
+      candidates_(head_.config(), backend) {}
 
 void RecurrentDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees) {
   searches_.clear();
@@ -75,47 +72,20 @@ void RecurrentDrafter::advance_states(bool first) {
 }
 
 void RecurrentDrafter::find_candidates(const float* hidden) {
-  const std::int64_t rows = rows_.size();
   const std::int64_t width = head_.config().hidden_size;
   const std::int32_t* hidden_rows =
       kernels::upload<std::int32_t>(backend_, hidden_rows_, rows_.hidden_rows);
-  auto* ids = kernels::reserve<std::int32_t>(backend_, ids_, rows * kCandidates);
-  auto* log_probs = kernels::reserve<float>(backend_, log_probs_, rows * kCandidates);
-  auto* counts = kernels::reserve<std::int32_t>(backend_, counts_, rows);
-  for (std::int64_t begin = 0; begin < rows; begin += rows_at_once_) {
-    const std::int64_t count = std::min(rows_at_once_, rows - begin);
-    const float* logits =
-        head_.logits(hidden, hidden_rows + begin, states_.as<float>() + begin * width, count);
-    backend_.top_log_probs({.logits = logits,
-                            .ids = ids + begin * kCandidates,
-                            .log_probs = log_probs + begin * kCandidates,
-                            .counts = counts + begin,
-                            .rows = count,
-                            .vocab = head_.config().num_outputs(),
-                            .k = kCandidates});
-  }
-  const auto fetch = [&](auto& host, const auto* device, std::int64_t size) {
-    host.resize(static_cast<std::size_t>(size));
-    backend_.download(host.data(), device, host.size() * sizeof(host[0]));
-  };
-  fetch(candidates_.tokens, ids, rows * kCandidates);
-  fetch(candidates_.log_probs, log_probs, rows * kCandidates);
-  fetch(candidates_.counts, counts, rows);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int32_t i = 0; i < candidates_.counts[row]; ++i) {
-      std::int32_t& token = candidates_.tokens[row * kCandidates + i];
-      token = head_.config().token_of(token);
-    }
-  }
+  candidates_.resize(rows_.size());
+  candidates_.find(0, rows_.size(), [&](std::int64_t begin, std::int64_t count) {
+    return head_.logits(hidden, hidden_rows + begin, states_.as<float>() + begin * width, count);
+  });
+  candidates_.fetch();
 }
 
 void RecurrentDrafter::extend_searches() {
   for (Search& search : searches_) {
     if (search.beams.done()) continue;
-    const std::int64_t first = search.first_row;
-    search.beams.extend({candidates_.tokens.data() + first * kCandidates,
-                         candidates_.log_probs.data() + first * kCandidates,
-                         candidates_.counts.data() + first});
+    search.beams.extend(candidates_.rows(search.first_row));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "drafter/beam_search.h"
+#include "drafter/candidates.h"
 #include "drafter/config.h"
 #include "drafter/drafter.h"
 #include "drafter/recurrent_head.h"
@@ -40,12 +41,6 @@ class RecurrentDrafter final : public Drafter {
     std::vector<std::int32_t> hidden_rows;
     std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
   };
-  /// What is downloaded: see CandidateRows.
-  struct Candidates {
-    std::vector<std::int32_t> tokens;
-    std::vector<float> log_probs;
-    std::vector<std::int32_t> counts;
-  };
 
   void lay_out_rows();
   void advance_states(bool first);
@@ -55,17 +50,15 @@ class RecurrentDrafter final : public Drafter {
   TokenEmbedding& embedding_;
   kernels::Backend& backend_;
   RecurrentHead head_;
-  std::int64_t rows_at_once_;  // bounds the memory of the logits
   DraftStats stats_;
 
   std::vector<Search> searches_;
   Rows rows_;
-  Candidates candidates_;
+  CandidateTable candidates_;
   kernels::Buffer tokens_, parents_, hidden_rows_;  // of rows_, on the device
   kernels::Buffer embedded_;                        // [M, hidden]
   kernels::Buffer states_;                          // [M, hidden], of the last depth
   kernels::Buffer parent_states_;                   // [M, hidden]
-  kernels::Buffer ids_, log_probs_, counts_;        // of the most probable tokens
 };
 
 }  // namespace paceline::drafter

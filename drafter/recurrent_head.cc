@@ -1,47 +1,25 @@
 #include "drafter/recurrent_head.h"
 
-#include <fmt/format.h>
-
 #include "kernels/core/device_memory.h"
-#include "kernels/core/error.h"
 
 namespace paceline::drafter {
 
-using kernels::Activation;
-
 RecurrentHead::RecurrentHead(const DrafterConfig& config, const WeightSource& weights,
                              kernels::Backend& backend)
-    : config_(config), backend_(backend) {
+    : config_(config),
+      backend_(backend),
+      blocks_(config, 0, weights, backend),
+      output_({output_name(config, 0), config.num_outputs(), config.exit_dim, false}, weights,
+              backend) {
   const std::int64_t hidden = config_.hidden_size;
-  const std::int64_t exit = config_.exit_dim;
   if (config_.rnn) {
-    rnn_w_ = load(weights, "rnn_w", hidden, hidden, false);
-    rnn_u_ = load(weights, "rnn_u", hidden, hidden, true);
+    rnn_w_.emplace(HeadLinearShape{"rnn_w", hidden, hidden, false}, weights, backend);
+    rnn_u_.emplace(HeadLinearShape{"rnn_u", hidden, hidden, true}, weights, backend);
   }
-  if (config_.has_input_projection()) input_ = load(weights, "input_proj", exit, 2 * hidden, true);
-  for (std::int64_t i = 0; i < config_.num_draft_layers; ++i) {
-    blocks_.push_back(load(weights, fmt::format("lm_head.{}.linear", i), exit, exit, true));
+  if (config_.has_input_projection()) {
+    input_.emplace(HeadLinearShape{"input_proj", config_.exit_dim, 2 * hidden, true}, weights,
+                   backend);
   }
-  output_ = load(weights, fmt::format("lm_head.{}", config_.num_draft_layers),
-                 config_.num_outputs(), exit, false);
-}
-
-RecurrentHead::Linear RecurrentHead::load(const WeightSource& weights, const std::string& name,
-                                          std::int64_t n, std::int64_t k, bool with_bias) {
-  const kernels::HostMatrix matrix = weights.matrix(name, n, k);
-  check(matrix.rows == n && matrix.cols == k, "matrix {} is [{}, {}], expected [{}, {}]", name,
-        matrix.rows, matrix.cols, n, k);
-  Linear linear;
-  linear.weight = backend_.pack(matrix, kernels::Reduction::whole(k));
-  if (with_bias) {
-    const std::vector<float> bias = weights.vector(name + ".bias", n);
-    kernels::upload<float>(backend_, linear.bias, bias);
-  }
-  return linear;
-}
-
-void RecurrentHead::multiply(const Linear& linear, const float* in, float* out, std::int64_t rows) {
-  backend_.linear({.weight = linear.weight.get(), .in = in, .out = out, .rows = rows});
 }
 
 void RecurrentHead::advance(const float* embedded, const float* previous, float* state,
@@ -54,15 +32,15 @@ void RecurrentHead::advance(const float* embedded, const float* previous, float*
   }
   float* from_token = kernels::reserve<float>(backend_, from_token_, rows * width);
   float* from_state = nullptr;
-  multiply(rnn_w_, embedded, from_token, rows);
+  rnn_w_->multiply(embedded, from_token, rows);
   if (previous != nullptr) {
     from_state = kernels::reserve<float>(backend_, from_state_, rows * width);
-    multiply(rnn_u_, previous, from_state, rows);
+    rnn_u_->multiply(previous, from_state, rows);
   }
   backend_.activate({.in = from_token,
                      .addend = from_state,
-                     .bias = rnn_u_.bias.as<float>(),
-                     .activation = Activation::kSilu,
+                     .bias = rnn_u_->bias(),
+                     .activation = kernels::Activation::kSilu,
                      .out = state,
                      .rows = rows,
                      .width = width});
@@ -81,27 +59,14 @@ const float* RecurrentHead::logits(const float* hidden, const std::int32_t* hidd
                       .right_width = config_.hidden_size});
   if (config_.has_input_projection()) {
     float* projected = kernels::reserve<float>(backend_, exit_, rows * width);
-    multiply(input_, x, projected, rows);
-    backend_.activate({.in = projected,
-                       .bias = input_.bias.as<float>(),
-                       .out = projected,
-                       .rows = rows,
-                       .width = width});
+    input_->multiply(x, projected, rows);
+    backend_.activate(
+        {.in = projected, .bias = input_->bias(), .out = projected, .rows = rows, .width = width});
     x = projected;
   }
-  float* inner = kernels::reserve<float>(backend_, inner_, rows * width);
-  for (const Linear& block : blocks_) {
-    multiply(block, x, inner, rows);
-    backend_.activate({.in = inner,
-                       .bias = block.bias.as<float>(),
-                       .residual = x,
-                       .activation = Activation::kSilu,
-                       .out = x,
-                       .rows = rows,
-                       .width = width});
-  }
+  blocks_.forward(x, kernels::reserve<float>(backend_, inner_, rows * width), rows);
   float* logits = kernels::reserve<float>(backend_, logits_, rows * config_.num_outputs());
-  multiply(output_, x, logits, rows);
+  output_.multiply(x, logits, rows);
   return logits;
 }
 

@@ -1,11 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
-#include <string>
-#include <vector>
+#include <optional>
 
 #include "drafter/config.h"
+#include "drafter/head_layers.h"
 #include "drafter/weights.h"
 #include "kernels/api.h"
 
@@ -39,21 +38,12 @@ class RecurrentHead {
   const DrafterConfig& config() const { return config_; }
 
  private:
-  struct Linear {
-    std::unique_ptr<kernels::PackedMatrix> weight;
-    kernels::Buffer bias;  // empty: none
-  };
-
-  Linear load(const WeightSource& weights, const std::string& name, std::int64_t n, std::int64_t k,
-              bool with_bias);
-  void multiply(const Linear& linear, const float* in, float* out, std::int64_t rows);
-
   DrafterConfig config_;
   kernels::Backend& backend_;
-  Linear rnn_w_, rnn_u_;
-  Linear input_;                // only if exit_dim is not 2 hidden_size
-  std::vector<Linear> blocks_;  // residual
-  Linear output_;
+  std::optional<HeadLinear> rnn_w_, rnn_u_;
+  std::optional<HeadLinear> input_;  // only if exit_dim is not 2 hidden_size
+  ResidualBlocks blocks_;
+  HeadLinear output_;
   kernels::Buffer from_token_, from_state_;  // [M, hidden]
   kernels::Buffer joined_;                   // [M, 2 hidden]
   kernels::Buffer exit_, inner_;             // [M, exit_dim]

@@ -55,7 +55,7 @@ class TokenTree {
   };
   /// Adds what is not yet there; a node that is there keeps its log_prob and gets the larger score.
   void merge(std::span<const Step> path);
-  /// Adds all paths of another tree likewise. Neither has been pruned.
+  /// Adds all paths of another tree likewise.
   void merge(const TokenTree& other);
 
   /// Says of all nodes which drafter (from 0) they are from, and what their scores claim.

@@ -32,7 +32,8 @@ std::vector<std::string> gather_texts(parallel::Communicator& group, const std::
   return texts;
 }
 
-// What the kernel would give without swapping, in bytes.
+}  // namespace
+
 std::uint64_t free_memory() {
   std::ifstream info("/proc/meminfo");
   for (std::string key; info >> key;) {
@@ -42,8 +43,6 @@ std::uint64_t free_memory() {
   }
   return std::uint64_t{4} << 30;
 }
-
-}  // namespace
 
 std::string size_text(std::uint64_t bytes) {
   const auto size = static_cast<double>(bytes);
@@ -168,6 +167,8 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                                                    *backend_, *replica_);
     drafting_->load(*model_, *backend_);
   });
+  drafting_->measure(*model_, *backend_, *replica_, cache_->pool(),
+                     static_cast<std::int32_t>(std::min(limits.max_rows, limits.max_sampled)));
   checkpoint_.reset();  // its pages would count as this rank's memory
 }
 

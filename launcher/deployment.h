@@ -59,6 +59,7 @@ class Deployment {
   const runtime::ModelConfig& config() const { return config_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }
+  const parallel::Placement& placement() const { return placement_; }
   const std::string& numerics_id() const { return numerics_id_; }
   /// runtime::model_fingerprint(), the same on every node. Empty but on each node's first rank.
   const std::string& model_sha256() const { return model_sha256_; }
@@ -88,6 +89,9 @@ class Deployment {
   std::unique_ptr<runtime::LlamaModel> model_;
   std::optional<Drafting> drafting_;
 };
+
+/// What this node would give without swapping, in bytes.
+std::uint64_t free_memory();
 
 /// "84.1 MB"
 std::string size_text(std::uint64_t bytes);

@@ -2,10 +2,18 @@
 
 #include <charconv>
 
-#include "drafter/recurrent_drafter.h"
+#include "drafter/head_drafter.h"
 #include "kernels/core/error.h"
 
 namespace paceline::launcher {
+namespace {
+
+// What `--draft auto` chooses within. Beyond this a drafter's guesses are worth no row of a model.
+constexpr drafter::DraftShape kLargestAutomatic{
+    .width = 16, .depth = 8, .max_nodes = 64, .any_candidate = true};
+constexpr std::int32_t kLookupPaths = 2;
+
+}  // namespace
 
 drafter::DraftShape parse_draft_shape(const std::string& text) {
   drafter::DraftShape shape;
@@ -19,44 +27,76 @@ drafter::DraftShape parse_draft_shape(const std::string& text) {
            shape.depth <= drafter::kMaxDraftDepth;
   }
   if (!good) {
-    throw ConfigError("--draft {}: expected WIDTHxDEPTH, at most {}x{}", text,
+    throw ConfigError("--draft {}: expected auto, off or WIDTHxDEPTH, at most {}x{}", text,
                       drafter::kMaxDraftWidth, drafter::kMaxDraftDepth);
   }
   return shape;
 }
 
 Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
-  const drafter::DraftShape shape = parse_draft_shape(options.shape);
-  const bool recurrent = options.drafter != "none";
-  if (!recurrent && !options.lookup) return;
+  const bool head = options.drafter != "none";
+  automatic_ = options.shape == "auto";
+  const bool off = options.shape == "off";
+  const drafter::DraftShape shape =
+      automatic_ || off ? kLargestAutomatic : parse_draft_shape(options.shape);
+  if (off || (!head && !options.lookup)) return;
   shape_ = shape;
-  shape_.max_nodes = options.max_nodes;
+  if (options.max_nodes > 0) shape_.max_nodes = options.max_nodes;
+  shape_.any_candidate = shape_.max_nodes > 0;
   shared_noise_ = options.noise == "shared";
-  shape_.any_candidate = options.max_nodes > 0;
-  if (recurrent) {
+  if (head) {
     files_.emplace(runtime::DrafterFiles::open(
         options.drafter, runtime::parse_weight_choice(options.weights), model));
+    kinds_.emplace_back(drafter::kind_name(files_->config().kind));
   }
-  if (!options.lookup) return;
-  // A text that repeats itself goes on so for long. In a tree of limited size such a path has to
-  // earn its rows; in an unlimited one it would always take them.
-  const bool may_be_long = recurrent && options.max_nodes > 0;
-  lookup_.emplace(drafter::LookupOptions{.depth = may_be_long ? drafter::kMaxDraftDepth : 0});
+  if (options.lookup) {
+    // A text that repeats itself goes on so for long. In a tree of limited size such a path has to
+    // earn its rows; in an unlimited one it would always take them.
+    const bool may_be_long = shape_.max_nodes > 0 && (head || automatic_);
+    lookup_.emplace(drafter::LookupOptions{.paths = automatic_ ? kLookupPaths : 0,
+                                           .depth = may_be_long ? drafter::kMaxDraftDepth : 0});
+    kinds_.emplace_back("lookup");
+  }
 }
 
 void Drafting::load(runtime::LlamaModel& model, kernels::Backend& backend) {
-  if (!files_) return;
-  embedding_.emplace(model);
-  recurrent_ =
-      std::make_unique<drafter::RecurrentDrafter>(files_->config(), *files_, *embedding_, backend);
-  files_.reset();
-  if (lookup_) merged_.emplace(std::vector<drafter::Drafter*>{recurrent_.get(), &*lookup_});
+  if (files_) {
+    embedding_.emplace(model);
+    head_ = drafter::make_drafter(files_->config(), *files_, *embedding_, backend);
+    files_.reset();
+  }
+  std::vector<drafter::Drafter*> sources;  // the head first: see DraftPlanner
+  if (head_) sources.push_back(head_.get());
+  if (lookup_) sources.push_back(&*lookup_);
+  if (sources.size() > 1 || (automatic_ && !sources.empty())) merged_.emplace(sources);
 }
 
-drafter::Drafter* Drafting::drafter() {
-  if (merged_) return &*merged_;
-  if (recurrent_) return recurrent_.get();
-  return lookup_ ? &*lookup_ : nullptr;
+void Drafting::measure(runtime::LlamaModel& model, kernels::Backend& backend,
+                       parallel::Communicator& replica, const kernels::KvPool& cache,
+                       std::int32_t max_rows) {
+  if (!automatic_ || !merged_) return;
+  planner_.emplace(runtime::measure_step_costs({.model = model,
+                                                .backend = backend,
+                                                .communicator = replica,
+                                                .cache = cache,
+                                                .head = head_.get(),
+                                                .max_rows = max_rows}),
+                   shape_);
+}
+
+runtime::Drafting Drafting::engine_drafting() {
+  drafter::Drafter* drafter = nullptr;
+  if (merged_) {
+    drafter = &*merged_;
+  } else if (head_) {
+    drafter = head_.get();
+  } else if (lookup_) {
+    drafter = &*lookup_;
+  }
+  return {.drafter = drafter,
+          .shape = shape_,
+          .shared_noise = shared_noise_,
+          .planner = planner_ ? &*planner_ : nullptr};
 }
 
 }  // namespace paceline::launcher

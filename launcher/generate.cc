@@ -10,6 +10,7 @@
 #include "launcher/command_line.h"
 #include "launcher/deployment.h"
 #include "launcher/generate_report.h"
+#include "launcher/work_run.h"
 #include "runtime/job/exchange.h"
 
 namespace paceline::launcher {
@@ -121,7 +122,7 @@ class GenerateRun {
   void prepare();
   int describe();
   bool nothing_left();
-  void serve_all(runtime::Engine& engine);
+  void serve_all(const runtime::SchedulerLimits& limits);
   int finish();
   int sum_up(const std::vector<int>& signals, double seconds,
              const std::vector<std::uint64_t>& peak_memory);
@@ -137,7 +138,6 @@ class GenerateRun {
   std::vector<runtime::ReplicaReport> reports_;      // on rank 0
   std::chrono::steady_clock::time_point loaded_;
   double load_seconds_ = 0;
-  bool winding_down_ = false;  // on rank 0: some replica was told to terminate
 };
 
 void GenerateRun::prepare() {
@@ -189,41 +189,18 @@ int GenerateRun::run() {
   loaded_ = std::chrono::steady_clock::now();
   if (nothing_left()) return finish();
 
-  runtime::Drafting drafting{.drafter = nullptr,
-                             .shape = deployment_.drafting().shape(),
-                             .shared_noise = deployment_.drafting().shared_noise()};
-  const int rows = std::max(options_.batch.max_batch_tokens, options_.batch.max_batch);
-  const runtime::SchedulerLimits limits{
-      .max_sequences = options_.batch.max_batch,
-      .max_rows = rows,
-      .page_size = runtime::kPageSize,
-      .num_pages = num_pages_,
-      .max_sampled = drafting.shape.depth > 0 ? rows : options_.batch.max_batch};
+  const runtime::SchedulerLimits limits =
+      scheduler_limits(options_.batch, num_pages_, deployment_.drafting().shape());
   if (is_server()) {
     std::cerr << "loading " << options_.model.model << " on " << context_.world.size()
               << " rank(s), " << deployment_.numerics_id() << ", "
               << deployment_.backend().description() << "\n";
   }
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sampled}, num_pages_);
-  drafting.drafter = deployment_.drafting().drafter();
   const auto loaded = std::chrono::steady_clock::now();
   load_seconds_ = std::chrono::duration<double>(loaded - loaded_).count();
   loaded_ = loaded;
-
-  runtime::Engine engine(
-      deployment_.model(), deployment_.backend(), deployment_.replica(), limits,
-      deployment_.cache().pool(),
-      {.terminate = [this] { return winding_down_ || context_.signals.termination_requested(); },
-       .enter_phase = [this](std::string_view phase) { context_.world.enter(phase); }},
-      drafting);
-  if (is_server()) {
-    serve_all(engine);
-  } else if (deployment_.leads_replica()) {
-    runtime::RemoteWork work(context_.world, engine);
-    work.finish(runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run());
-  } else {
-    runtime::follow(engine);
-  }
+  serve_all(limits);
   return finish();
 }
 
@@ -233,38 +210,25 @@ bool GenerateRun::nothing_left() {
   return gather_values(context_.world.all(), none).front() != 0;
 }
 
-void GenerateRun::serve_all(runtime::Engine& engine) {
-  std::vector<int> leaders;
-  for (int rank = 0; rank < context_.world.size(); rank += deployment_.tp()) {
-    leaders.push_back(rank);
+void GenerateRun::serve_all(const runtime::SchedulerLimits& limits) {
+  WorkRun work{.limits = limits};
+  if (deployment_.leads_replica()) work.tokenizer = encoder_->tokenizer();
+  std::optional<ProgressLine> progress;
+  if (is_server()) {
+    progress.emplace(*job_);
+    work.tick = [&](const auto& reports) { progress->tick(reports); };
+    work.callbacks = {.next = [this](std::size_t wanted) { return job_->next(wanted); },
+                      .exhausted = [this] { return job_->exhausted(); },
+                      .complete =
+                          [this](const runtime::WorkResult& result) {
+                            context_.world.enter("output");
+                            job_->complete(result);
+                          }};
   }
-  runtime::WorkServer server(
-      context_.world, leaders,
-      {.next = [this](std::size_t wanted) { return job_->next(winding_down_ ? 0 : wanted); },
-       .exhausted = [this] { return winding_down_ || job_->exhausted(); },
-       .complete =
-           [this](const runtime::WorkResult& result) {
-             context_.world.enter("output");
-             job_->complete(result);
-           }});
-  ProgressLine progress(*job_, server.reports());
-  // A signal to a rank of any replica ends the job: from then on no replica gets a new request.
-  const auto meanwhile = [&] {
-    progress.tick();
-    winding_down_ |= std::ranges::any_of(server.reports(), [](const auto& report) {
-      return report.done && report.end == runtime::RunEnd::kTerminated;
-    });
-  };
-  runtime::LocalWork work(server, engine, meanwhile);
-  const runtime::RunEnd end = runtime::ReplicaLeader(engine, encoder_->tokenizer(), work).run();
-  winding_down_ |= end == runtime::RunEnd::kTerminated;
-  server.reports().front().stats = engine.stats();
-  server.reports().front().end = end;
-  server.reports().front().done = true;
-  server.serve_to_end(meanwhile);
+  reports_ = run_work(context_, deployment_, work);
+  if (!is_server()) return;
   context_.world.enter("output");
   job_->finish();
-  reports_ = server.reports();
 }
 
 int GenerateRun::finish() {
@@ -289,6 +253,7 @@ int GenerateRun::sum_up(const std::vector<int>& signals, double seconds,
                           .run_seconds = seconds,
                           .numerics_id = deployment_.numerics_id(),
                           .backend = deployment_.backend().description(),
+                          .drafters = deployment_.drafting().kinds(),
                           .ranks = context_.world.size(),
                           .tp = deployment_.tp(),
                           .checksum = {}};

@@ -1,5 +1,6 @@
 #include "launcher/generate_report.h"
 
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -128,6 +129,7 @@ std::string summary_text(const GenerateFigures& figures) {
   if (const runtime::EngineStats drafts = draft_stats(figures.replicas); drafts.tree_rows > 0) {
     std::string shares;
     for (const double share : acceptance_by_depth(drafts)) shares += fmt::format(" {:.2f}", share);
+    line("drafter", fmt::format("{}", fmt::join(figures.drafters, " and ")));
     line("accepted by depth", shares.substr(1));
     line("tree rows",
          fmt::format("{} verified, {:.0f} % saved by merging", drafts.tree_rows,
@@ -160,6 +162,7 @@ void write_report(const std::filesystem::path& path, const GenerateFigures& figu
   json["paceline"] = kVersion;
   json["numerics_id"] = figures.numerics_id;
   json["backend"] = figures.backend;
+  json["drafters"] = figures.drafters;
   json["ranks"] = figures.ranks;
   json["tp"] = figures.tp;
   json["requests"] = {{"total", totals.requests},
@@ -198,21 +201,20 @@ std::string model_name(const std::filesystem::path& directory) {
   return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
 }
 
-ProgressLine::ProgressLine(const runtime::GenerateJob& job,
-                           const std::vector<runtime::ReplicaReport>& reports)
-    : job_(job), reports_(reports), on_terminal_(isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine(const runtime::GenerateJob& job)
+    : job_(job), on_terminal_(isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() {
   if (shown_ && on_terminal_) std::cerr << "\n";
 }
 
-void ProgressLine::tick() {
+void ProgressLine::tick(const std::vector<runtime::ReplicaReport>& reports) {
   const auto now = Clock::now();
   const double seconds = std::chrono::duration<double>(now - last_).count();
   if (seconds < (on_terminal_ ? 0.25 : 2.0)) return;
   std::int64_t tokens = 0;
   std::int64_t running = 0;
-  for (const runtime::ReplicaReport& report : reports_) {
+  for (const runtime::ReplicaReport& report : reports) {
     tokens += report.generated_tokens;
     running += report.running;
   }

@@ -21,6 +21,7 @@ struct GenerateFigures {
   double run_seconds = 0;  // from the loaded model to the last answer
   std::string numerics_id;
   std::string backend;
+  std::vector<std::string> drafters;  // kinds; empty: none
   int ranks = 1;
   int tp = 1;
   std::string checksum;  // empty if requests are left
@@ -42,14 +43,13 @@ std::string model_name(const std::filesystem::path& directory);
 /// one line that changes.
 class ProgressLine {
  public:
-  ProgressLine(const runtime::GenerateJob& job, const std::vector<runtime::ReplicaReport>& reports);
+  explicit ProgressLine(const runtime::GenerateJob& job);
   ~ProgressLine();
-  void tick();
+  void tick(const std::vector<runtime::ReplicaReport>& reports);
 
  private:
   using Clock = std::chrono::steady_clock;
   const runtime::GenerateJob& job_;
-  const std::vector<runtime::ReplicaReport>& reports_;
   bool on_terminal_;
   bool shown_ = false;
   Clock::time_point last_ = Clock::now();

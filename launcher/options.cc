@@ -37,6 +37,8 @@ std::string to_bytes(std::string& text) {
 
 }  // namespace
 
+CLI::Validator size_in_bytes() { return CLI::Validator(to_bytes, "SIZE", "size"); }
+
 void add_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model", options.model, "Hugging Face model directory")
       ->required()
@@ -103,7 +105,7 @@ void add_options(CLI::App& command, BatchOptions& options) {
       .add_option("--kv-memory", options.kv_memory,
                   "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
                   "requests of full length need, at most half of the free memory)")
-      ->transform(CLI::Validator(to_bytes, "SIZE", "size"))
+      ->transform(size_in_bytes())
       ->option_text("SIZE")
       ->group("Batching");
 }
@@ -111,14 +113,16 @@ void add_options(CLI::App& command, BatchOptions& options) {
 void add_options(CLI::App& command, DraftOptions& options) {
   command
       .add_option("--drafter", options.drafter,
-                  "Drafter directory (Apple's recurrent drafter format), or none")
+                  "Drafter directory (Apple's ReDrafter or Medusa's format), or none")
       ->option_text("DIR")
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
   command
       .add_option("--draft", options.shape,
-                  "Beams and tokens of each beam, up to 64x16; also the reach of --lookup")
-      ->option_text("WIDTHxDEPTH")
+                  "auto: as much as pays, chosen anew for each step by measured cost and learnt "
+                  "acceptance; off; or beams and tokens of each beam, up to 64x16, which is also the "
+                  "reach of --lookup")
+      ->option_text("auto|off|WIDTHxDEPTH")
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
   command

@@ -32,12 +32,15 @@ struct BatchOptions {
 /// Who guesses tokens ahead, and how many. Answers do not depend on it.
 struct DraftOptions {
   std::string drafter = "none";
-  std::string shape = "4x4";
+  std::string shape = "auto";
   int max_nodes = 0;
   bool lookup = false;
   std::string noise = "shared";
   std::string weights = "auto";
 };
+
+/// Turns "512MB", "2 GB" or "1GiB" into a number of bytes.
+CLI::Validator size_in_bytes();
 
 /// Each option is declared once, here, with its name, default and help.
 void add_options(CLI::App& command, ModelOptions& options);

@@ -163,6 +163,22 @@ void HeadParameters::initialize(std::uint64_t seed, ConstMatrix base_output) {
   }
 }
 
+void HeadParameters::load(const WeightSource& source) {
+  constexpr std::string_view kMatrix = ".weight";
+  for (const TensorPlace& place : layout_.tensors) {
+    std::vector<float> values;
+    if (place.shape.size() == 1) {
+      values = source.vector(place.name, place.shape[0]);
+    } else {
+      const std::string linear = place.name.substr(0, place.name.size() - kMatrix.size());
+      values = kernels::to_fp32(source.matrix(linear, place.shape[0], place.shape[1]));
+    }
+    check(std::ssize(values) == place.size, "{} has {} numbers, expected {}", place.name,
+          values.size(), place.size);
+    std::copy(values.begin(), values.end(), values_.begin() + place.offset);
+  }
+}
+
 std::span<const float> HeadParameters::tensor(std::string_view name) const {
   const TensorPlace& place = layout_.at(name);
   return values().subspan(place.offset, place.size);

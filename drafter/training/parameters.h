@@ -8,6 +8,7 @@
 
 #include "drafter/config.h"
 #include "drafter/training/gemm.h"
+#include "drafter/weights.h"
 
 namespace paceline::drafter {
 
@@ -63,6 +64,9 @@ class HeadParameters {
   /// state), plus a little of the state; an output matrix whose columns are the base's.
   /// base_output [outputs, hidden]: the base's output rows of the draft vocabulary.
   void initialize(std::uint64_t seed, ConstMatrix base_output);
+
+  /// The weights of a drafter of the same config. Throws what `source` throws.
+  void load(const WeightSource& source);
 
   const DrafterConfig& config() const { return config_; }
   const HeadLayout& layout() const { return layout_; }

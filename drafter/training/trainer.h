@@ -53,6 +53,10 @@ class Trainer {
   Trainer(const DrafterConfig& config, const TrainingOptions& options, ConstMatrix base_output,
           TeacherData& data, parallel::Communicator& group, kernels::ThreadPool& pool);
 
+  /// Before the first step: goes out from the weights of a drafter of the same config instead of
+  /// the seed's. Throws what `weights` throws.
+  void start_from(const WeightSource& weights) { parameters_.load(weights); }
+
   /// One minibatch, one update; none if all of its tokens are masked. Throws FatalError if loss or
   /// gradient are not finite.
   StepReport step();

@@ -50,9 +50,8 @@ const LinearKernels& linear_kernels(Isa isa) {
   throw FatalError("no products for instruction set {}", static_cast<int>(isa));
 }
 
-std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix,
-                                           const Reduction& reduction) const {
-  return std::make_unique<PanelMatrix>(matrix, reduction);
+std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduction& reduction) {
+  return std::make_unique<PanelMatrix>(matrix, reduction, arena_);
 }
 
 const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "kernels/api.h"
+#include "kernels/core/host_arena.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear_kernels.h"
@@ -15,7 +16,7 @@ class Linear {
  public:
   Linear(Isa isa, ThreadPool& pool) : kernels_(linear_kernels(isa)), pool_(pool) {}
 
-  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction) const;
+  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction);
   void linear(const LinearParams& params);
   void embed(const EmbedParams& params);
 
@@ -26,6 +27,7 @@ class Linear {
   const LinearKernels& kernels_;
   ThreadPool& pool_;
   Buffer scratch_;
+  HostArena arena_;  // of packed matrices
 };
 
 }  // namespace paceline::kernels::cpu

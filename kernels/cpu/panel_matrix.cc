@@ -5,7 +5,6 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/half.h"
-#include "kernels/core/host_buffer.h"
 #include "kernels/core/reduction.h"
 
 namespace paceline::kernels::cpu {
@@ -150,7 +149,7 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
   return layout;
 }
 
-PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction)
+PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena)
     : format_(matrix.format),
       rows_(matrix.rows),
       cols_(matrix.cols),
@@ -158,7 +157,7 @@ PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction)
       layout_(panel_layout(matrix.format, matrix.cols)) {
   check_bytes(matrix);
   check_reduction(reduction, format_, cols_);
-  data_ = allocate_host(static_cast<std::size_t>(panels()) * layout_.bytes);
+  data_ = arena.allocate(static_cast<std::size_t>(panels()) * layout_.bytes);
   const RowPacker packer(matrix, layout_);
   for (std::int64_t n = 0; n < rows_; ++n) {
     packer.pack(n, data_.as<std::byte>() + static_cast<std::size_t>(n / kPanel) * layout_.bytes);

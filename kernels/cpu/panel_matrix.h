@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/api.h"
+#include "kernels/core/host_arena.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels::cpu {
@@ -37,7 +38,8 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols);
 /// A matrix cut into panels of 16 outputs. The layout is the same for every instruction set.
 class PanelMatrix final : public PackedMatrix {
  public:
-  PanelMatrix(const HostMatrix& matrix, const Reduction& reduction);
+  /// Its memory comes from the arena.
+  PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena);
 
   WeightFormat format() const override { return format_; }
   std::int64_t rows() const override { return rows_; }

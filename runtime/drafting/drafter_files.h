@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,6 @@
 
 namespace paceline::runtime {
 
-/// Reads a drafter's config.json in the format of Apple's ml-recurrent-drafter: model_type
-/// "recurrent_drafting_drafter", vocab_size, hidden_size, exit_dim, num_draft_layers, rnn; optional
-/// keys of our own: draft_vocab (ids), tied_head. `source` names the file in messages.
-/// Throws ConfigError naming the key.
-drafter::DrafterConfig parse_drafter_config(const Json& config, const std::string& source);
-
 /// The model that a drafter is opened for. All must outlive the drafter's files.
 struct DraftedModel {
   std::string name;  ///< its directory, for messages
@@ -26,10 +21,20 @@ struct DraftedModel {
   const Checkpoint& checkpoint;
 };
 
-/// A drafter directory: config.json and safetensors with input_proj.{weight,bias} (only if exit_dim
-/// is not 2 hidden_size), rnn_w.weight and rnn_u.{weight,bias} (only if rnn),
-/// lm_head.{i}.linear.{weight,bias} for the residual blocks, lm_head.{n}.weight (not read if
-/// tied_head); matrices may be stored as integers as a model's may.
+/// The base's output rows of the tokens that can be drafted, all if `draft_vocab` is empty, as they
+/// are stored.
+kernels::HostMatrix base_output_rows(const DraftedModel& model,
+                                     std::span<const std::int32_t> draft_vocab);
+
+/// A drafter directory: config.json, which says of what kind it is, and safetensors.
+/// - ReDrafter: input_proj.{weight,bias} (only if exit_dim is not 2 hidden_size), rnn_w.weight and
+///   rnn_u.{weight,bias} (only if rnn), lm_head.{i}.linear.{weight,bias} for the residual blocks,
+///   lm_head.{n}.weight.
+/// - Medusa, in medusa_lm_head.safetensors or model.safetensors: of head i
+///   {i}.{j}.linear.{weight,bias} for the residual blocks and {i}.{n}.weight, names perhaps with
+///   medusa_head. before them. Heads beyond medusa_num_heads are not read. A .pt file is refused
+///   with the line that converts it.
+/// Output matrices are not read if tied_head; matrices may be stored as integers as a model's may.
 class DrafterFiles final : public drafter::WeightSource {
  public:
   /// Checks the config, that it fits the model, and that the checkpoint holds what it describes,
@@ -50,10 +55,11 @@ class DrafterFiles final : public drafter::WeightSource {
 
   void check_layout() const;
   void check_numbers() const;
+  bool may_be_left_out(const std::string& name) const;
   kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
-  kernels::HostMatrix tied_matrix() const;
 
   drafter::DrafterConfig config_;
+  std::string prefix_;   // of every tensor's name
   ModelConfig storage_;  // says only whether integer layouts are announced
   Checkpoint checkpoint_;
   WeightChoice weights_;

@@ -27,13 +27,22 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
 }
 
-// The shape of every draft from now on; its nodes are what the scheduler has to reserve for one.
+// The shape of every draft from now on.
 void Engine::set_shape(const drafter::DraftShape& shape) {
   drafter::check_shape(shape);
-  drafting_.shape = {};
-  if (drafting_.drafter == nullptr || shape.width == 0 || shape.depth == 0) return;
-  drafting_.shape = shape;
-  drafting_.shape.max_nodes = drafting_.drafter->most_nodes(shape);
+  drafting_.shape = with_room(shape);
+}
+
+// With the nodes that the scheduler has to reserve for a draft; none if nobody drafts.
+drafter::DraftShape Engine::with_room(drafter::DraftShape shape) const {
+  if (drafting_.drafter == nullptr || shape.depth == 0) return {};
+  shape.max_nodes = drafting_.drafter->most_nodes(shape);
+  return shape.max_nodes > 0 ? shape : drafter::DraftShape{};
+}
+
+drafter::DraftShape Engine::next_shape() {
+  if (drafting_.planner == nullptr) return drafting_.shape;
+  return with_room(drafting_.planner->shape(scheduler_.generating()));
 }
 
 // How tokens will be chosen, as far as drafts may know.
@@ -65,6 +74,10 @@ void Engine::draft(const StepPlan& plan) {
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
   for (std::size_t i = 0; i < index.size(); ++i) std::swap(trees_[index[i]], drafts_[i]);
+  if (drafting_.planner == nullptr) return;
+  std::int32_t prompt_rows = 0;
+  for (const PlannedRows& planned : plan.context) prompt_rows += planned.rows;
+  drafting_.planner->cut(trees_, prompt_rows);
 }
 
 EngineStats Engine::stats() const {
@@ -80,7 +93,10 @@ void Engine::apply(const Control& control) {
   check(!stopped_, "a step after the last one");
   for (const EngineRequest& request : control.admit) scheduler_.add(request);
   for (const std::uint64_t uid : control.cancel) scheduler_.remove(uid);
-  if (control.draft) set_shape(*control.draft);
+  if (control.draft) {
+    drafting_.planner = nullptr;
+    set_shape(*control.draft);
+  }
   stopped_ = control.stop;
 }
 

@@ -11,6 +11,7 @@
 #include "drafter/drafter.h"
 #include "kernels/api.h"
 #include "parallel/communicator.h"
+#include "runtime/drafting/draft_planner.h"
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/control.h"
 #include "runtime/engine/packed_batch.h"
@@ -66,6 +67,9 @@ struct Drafting {
   /// At temperature above 0 drafts see the noise that tokens will be chosen with. False: they go by
   /// probability alone, for comparisons.
   bool shared_noise = true;
+  /// Chooses a shape for every step instead, until a control says otherwise; needs a drafter whose
+  /// scores are chances (MergedDrafter).
+  DraftPlanner* planner = nullptr;
 };
 
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and
@@ -92,6 +96,8 @@ class Engine {
  private:
   void apply(const Control& control);
   void set_shape(const drafter::DraftShape& shape);
+  drafter::DraftShape with_room(drafter::DraftShape shape) const;
+  drafter::DraftShape next_shape();
   void draft(const StepPlan& plan);
   kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
   std::vector<std::int32_t> select(const float* logits);

@@ -66,6 +66,12 @@ void Scheduler::free_pages(Sequence& sequence) {
   sequence.pages.clear();
 }
 
+std::int32_t Scheduler::generating() const {
+  return static_cast<std::int32_t>(
+      std::count_if(running_.begin(), running_.end(),
+                    [](const auto& entry) { return entry.second->in_generation(); }));
+}
+
 std::int32_t Scheduler::missing_pages(const Sequence& sequence, std::int32_t slots) const {
   return std::max(0, pages_for(slots) - static_cast<std::int32_t>(sequence.pages.size()));
 }

@@ -70,6 +70,8 @@ class Scheduler {
   /// Null if it has ended, or was never added.
   const Sequence* find(std::uint64_t uid) const;
   std::size_t running() const { return running_.size(); }
+  /// Of the running ones, those past their prompts.
+  std::int32_t generating() const;
   std::size_t waiting() const { return waiting_.size(); }
   const SchedulerLimits& limits() const { return limits_; }
   const KvPages& pages() const { return pages_; }

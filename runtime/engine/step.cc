@@ -30,7 +30,7 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
 
   apply(control);
   if (stopped_) return {};
-  const StepPlan plan = scheduler_.plan(drafting_.shape);
+  const StepPlan plan = scheduler_.plan(next_shape());
   if (plan.empty()) {
     last_decisions_ = 0;
     return {};

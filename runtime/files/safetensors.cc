@@ -245,19 +245,19 @@ void Checkpoint::add(const StoredTensor& tensor) {
   tensors_.emplace(tensor.name, tensor);
 }
 
-Checkpoint Checkpoint::open(const std::filesystem::path& directory) {
+Checkpoint Checkpoint::open(const std::filesystem::path& directory, const std::string& stem) {
   std::error_code failure;  // what cannot be looked at is named when it is opened
-  const auto single = directory / "model.safetensors";
+  const auto single = directory / (stem + ".safetensors");
   if (std::filesystem::exists(single, failure)) {
     Checkpoint checkpoint(single);
     checkpoint.files_.push_back(SafetensorsFile::open(single));
     for (const auto& tensor : checkpoint.files_[0].header().tensors) checkpoint.add(tensor);
     return checkpoint;
   }
-  const auto index = directory / "model.safetensors.index.json";
+  const auto index = directory / (stem + ".safetensors.index.json");
   if (!std::filesystem::exists(index, failure)) {
-    throw ConfigError("{}: neither model.safetensors nor model.safetensors.index.json is there",
-                      directory.string());
+    throw ConfigError("{}: neither {}.safetensors nor {}.safetensors.index.json is there",
+                      directory.string(), stem, stem);
   }
   Checkpoint checkpoint(index);
   const auto weight_map = parse_safetensors_index(read_file(index), index.string());

@@ -95,13 +95,13 @@ std::map<std::string, std::string> parse_safetensors_index(std::string_view text
                                                            std::string_view source);
 
 /// The tensors of a model directory: `model.safetensors`, or else the shards that
-/// `model.safetensors.index.json` names.
+/// `model.safetensors.index.json` names. Some drafters have another word than "model".
 class Checkpoint {
  public:
   /// Maps the files and checks their headers; every tensor of an index must be in its shard.
   /// A tensor that a shard holds but the index does not name is left out.
   /// Throws ConfigError naming file and tensor.
-  static Checkpoint open(const std::filesystem::path& directory);
+  static Checkpoint open(const std::filesystem::path& directory, const std::string& stem = "model");
 
   /// nullptr if there is no such tensor.
   const StoredTensor* find(std::string_view name) const;

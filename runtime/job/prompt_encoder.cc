@@ -22,6 +22,13 @@ const Tokenizer& PromptEncoder::needed_tokenizer(const char* field) const {
   return *tokenizer_;
 }
 
+const ChatTemplate& PromptEncoder::needed_template() const {
+  if (!template_) {
+    throw RequestError("messages", "the model directory has no chat template; use prompt");
+  }
+  return *template_;
+}
+
 std::vector<std::int32_t> PromptEncoder::prompt_ids(const Request& request) const {
   if (const auto* ids = std::get_if<std::vector<std::int32_t>>(&request.prompt)) return *ids;
   if (const auto* text = std::get_if<std::string>(&request.prompt)) {
@@ -29,13 +36,55 @@ std::vector<std::int32_t> PromptEncoder::prompt_ids(const Request& request) cons
     return needed_tokenizer("prompt").encode(std::span(&segment, 1), /*add_special_tokens=*/true);
   }
   const Tokenizer& tokenizer = needed_tokenizer("messages");
-  if (!template_) {
-    throw RequestError("messages", "the model directory has no chat template; use prompt");
-  }
   // The template writes the beginning of the sequence itself.
-  return tokenizer.encode(template_->render(std::get<Json>(request.prompt),
-                                            /*add_generation_prompt=*/true, limits_.now),
+  return tokenizer.encode(needed_template().render(std::get<Json>(request.prompt),
+                                                   /*add_generation_prompt=*/true, limits_.now),
                           /*add_special_tokens=*/false);
+}
+
+std::vector<std::int32_t> PromptEncoder::encode_answer(const Json& messages) const {
+  const Tokenizer& tokenizer = needed_tokenizer("messages");
+  Json asked = messages;
+  asked.erase(asked.size() - 1);
+  const std::string prompt =
+      join_segments(needed_template().render(asked, /*add_generation_prompt=*/true, limits_.now));
+  std::vector<TextSegment> whole =
+      needed_template().render(messages, /*add_generation_prompt=*/false, limits_.now);
+  if (!join_segments(whole).starts_with(prompt)) {
+    throw RequestError("messages",
+                       "the chat template does not write the answer where it asks for one");
+  }
+  std::size_t left = prompt.size();
+  for (TextSegment& segment : whole) {
+    const std::size_t cut = std::min(left, segment.text.size());
+    segment.text.erase(0, cut);
+    left -= cut;
+  }
+  return tokenizer.encode(whole, /*add_special_tokens=*/false);
+}
+
+PromptEncoder::UserTurn PromptEncoder::user_turn() const {
+  const Tokenizer& tokenizer = needed_tokenizer("messages");
+  const std::string content = "PACELINE USER CONTENT";
+  std::vector<TextSegment> segments =
+      needed_template().render(Json::array({{{"role", "user"}, {"content", content}}}),
+                               /*add_generation_prompt=*/true, limits_.now);
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const std::size_t at = segments[i].text.find(content);
+    if (at == std::string::npos) continue;
+    std::string behind = segments[i].text.substr(at + content.size());
+    for (std::size_t j = i + 1; j < segments.size(); ++j) behind += segments[j].text;
+    segments[i].text.resize(at);
+    segments.resize(i + 1);
+    UserTurn turn;
+    turn.prompt = tokenizer.encode(segments, /*add_special_tokens=*/false);
+    // Special tokens end a turn by themselves: they are ends of sequence.
+    const TextSegment suffix{behind.substr(0, behind.find('\n')), /*trusted=*/true};
+    const auto ids = tokenizer.encode(std::span(&suffix, 1), /*add_special_tokens=*/false);
+    if (!ids.empty() && !tokenizer.is_special(ids[0])) turn.stop.push_back(suffix.text);
+    return turn;
+  }
+  throw RequestError("messages", "the chat template does not write a user's message");
 }
 
 WorkItem PromptEncoder::encode(const Request& request, std::int64_t index) const {

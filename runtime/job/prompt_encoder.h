@@ -35,9 +35,25 @@ class PromptEncoder {
   /// strings without a tokenizer, messages without a template or refused by it.
   WorkItem encode(const Request& request, std::int64_t index) const;
 
+  /// What the template writes for the last of `messages` behind the prompt of those before it, as
+  /// tokens: the answer, and the end of sequence. Throws RequestError of field "messages" if it
+  /// does not begin with that prompt.
+  std::vector<std::int32_t> encode_answer(const Json& messages) const;
+
+  /// A prompt that a model goes on with as a user would: what the template writes before the
+  /// content of a first user message. It ends with an end-of-sequence token or at `stop`.
+  struct UserTurn {
+    std::vector<std::int32_t> prompt;
+    std::vector<std::string> stop;  ///< what the template writes behind it, if that is plain text
+  };
+  /// Throws RequestError of field "messages" if the model has no template, or one that does not
+  /// write a message's content.
+  UserTurn user_turn() const;
+
  private:
   std::vector<std::int32_t> prompt_ids(const Request& request) const;
   const Tokenizer& needed_tokenizer(const char* field) const;
+  const ChatTemplate& needed_template() const;
 
   Limits limits_;
   std::optional<Tokenizer> tokenizer_;

@@ -5,8 +5,10 @@
 #include <limits>
 
 #include "kernels/core/error.h"
+#include "tests/drafter/mixed_requests.h"
 #include "tests/drafter/random_head.h"
 #include "tests/drafter/random_tree.h"
+#include "tests/drafter/slow_layers.h"
 
 namespace paceline::drafter {
 namespace {
@@ -53,46 +55,23 @@ class Fixture {
   std::vector<float> hidden_;
 };
 
-const Tokens kTokens = {3, 199, 50, 17, 0, 60, 61, 62, 63};
-
-/// Requests of many shapes, greedy and sampled.
-std::vector<DraftRequest> mixed_requests() {
-  const DraftShape shapes[] = {{1, 1}, {4, 3}, {0, 3},     {64, 2},
-                               {3, 5}, {2, 0}, {8, 4, 10}, {5, 16, 40, true}};
-  std::vector<DraftRequest> requests;
-  for (std::int32_t i = 0; i < 8; ++i) {
-    DraftRequest request;
-    request.tokens = std::span(kTokens).first(static_cast<std::size_t>(i) + 1);
-    request.hidden_row = 8 - i;
-    request.sampling = {.temperature = i % 2 == 0 ? 0.0f : 0.7f,
-                        .seed = 11,
-                        .index = static_cast<std::uint64_t>(i) + 1};
-    request.shape = shapes[i];
-    requests.push_back(request);
-  }
-  requests.back().max_depth = 6;
-  return requests;
-}
-
-double silu(double x) { return x / (1 + std::exp(-x)); }
-
 /// The paper's equations in double, row by row.
 class SlowHead {
  public:
   SlowHead(const DrafterConfig& config, const RandomWeights& weights)
       : config_(config),
-        weights_(weights),
+        layers_(weights),
         table_(weights.values("embedding", kVocab * kHidden, 0.5f)) {}
 
-  using Row = std::vector<double>;
+  using Row = SlowLayers::Row;
 
   Row advance(std::int32_t token, const Row& previous) const {
     const Row embedded(table_.begin() + token * kHidden, table_.begin() + (token + 1) * kHidden);
     Row state(kHidden);
-    const Row w = times("rnn_w", kHidden, embedded), u = times("rnn_u", kHidden, previous);
-    const std::vector<float> bias = weights_.vector("rnn_u.bias", kHidden);
+    const Row w = layers_.times("rnn_w", kHidden, embedded);
+    const Row u = layers_.with_bias("rnn_u", kHidden, previous);
     for (int i = 0; i < kHidden; ++i) {
-      state[i] = config_.rnn ? silu(w[i] + u[i] + bias[i]) : embedded[i] + previous[i];
+      state[i] = config_.rnn ? SlowLayers::silu(w[i] + u[i]) : embedded[i] + previous[i];
     }
     return state;
   }
@@ -100,36 +79,15 @@ class SlowHead {
   std::vector<float> logits(const float* hidden, const Row& state) const {
     Row x(hidden, hidden + kHidden);
     x.insert(x.end(), state.begin(), state.end());
-    if (config_.has_input_projection()) {
-      x = times("input_proj", config_.exit_dim, x);
-      add("input_proj.bias", x);
-    }
-    for (const char* name : {"lm_head.0.linear", "lm_head.1.linear"}) {
-      Row y = times(name, config_.exit_dim, x);
-      add(std::string(name) + ".bias", y);
-      for (std::size_t i = 0; i < x.size(); ++i) x[i] += silu(y[i]);
-    }
-    const Row out = times("lm_head.2", config_.num_outputs(), x);
+    if (config_.has_input_projection()) x = layers_.with_bias("input_proj", config_.exit_dim, x);
+    x = layers_.block("lm_head.1.linear", layers_.block("lm_head.0.linear", x));
+    const Row out = layers_.times("lm_head.2", config_.num_outputs(), x);
     return {out.begin(), out.end()};
   }
 
  private:
-  Row times(const std::string& name, std::int64_t n, const Row& x) const {
-    const auto k = static_cast<std::int64_t>(x.size());
-    const std::vector<float> matrix = weights_.values(name, n * k, 0.5f);
-    Row y(n, 0.0);
-    for (std::int64_t i = 0; i < n; ++i) {
-      for (std::int64_t j = 0; j < k; ++j) y[i] += double{matrix[i * k + j]} * x[j];
-    }
-    return y;
-  }
-  void add(const std::string& name, Row& y) const {
-    const std::vector<float> bias = weights_.vector(name, static_cast<std::int64_t>(y.size()));
-    for (std::size_t i = 0; i < y.size(); ++i) y[i] += bias[i];
-  }
-
   DrafterConfig config_;
-  const RandomWeights& weights_;
+  SlowLayers layers_;
   std::vector<float> table_;
 };
 
@@ -154,17 +112,13 @@ TEST(RecurrentDrafter, ComputesTheEquations) {
         path.pop_back();
         SlowHead::Row state(kHidden, 0.0);
         for (const std::int32_t token : path) state = slow.advance(token, state);
-        std::vector<float> logits = slow.logits(hidden, state);
+        const std::vector<float> logits = slow.logits(hidden, state);
         const std::size_t row = static_cast<std::size_t>(
             config.draft_vocab.empty()
                 ? last
                 : std::find(every_third.begin(), every_third.end(), last) - every_third.begin());
         ASSERT_LT(row, logits.size());
-        const float logit = logits[row];
-        std::sort(logits.rbegin(), logits.rend());
-        double sum = 0;
-        for (int i = 0; i < kCandidates; ++i) sum += std::exp(double{logits[i]} - logits[0]);
-        EXPECT_NEAR(trees[r].nodes()[node].log_prob, logit - logits[0] - std::log(sum), 3e-4);
+        EXPECT_NEAR(trees[r].nodes()[node].log_prob, slow_log_prob(logits, row), 3e-4);
       }
     }
   }

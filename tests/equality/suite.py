@@ -7,31 +7,33 @@ import pathlib
 from cases import (CASES, DIFFERENT_FORMATS, FULL_CASES, PERPLEXITY_CASES, POOL_PAGES,
                    SHARP_CASES, UNEVEN)
 from command import (MODELS, RunFailed, checked_command, first_difference, generate, mpirun, shown)
-from twins import random_drafter, random_model, twin_model
+from twins import random_drafter, random_medusa, random_model, twin_model
 
 ALONE = 3  # requests of a run that get a job each
 
 
-# Who drafts: DRAFTER stands for the random drafter of the row's model.
-DRAFTER = "DRAFTER"
+# Who drafts: these stand for the random drafters of the row's model, by what writes them.
+HEADS = {"DRAFTER": random_drafter, "MEDUSA": random_medusa}
 DRAFTS = {
     "none": [],
     "lookup": ["--lookup", "--draft", "1x7"],
     "lookups": ["--lookup", "--draft", "8x4", "--draft-nodes", "11"],
-    "beams": ["--drafter", DRAFTER, "--draft", "5x3"],
-    "noiseless": ["--drafter", DRAFTER, "--draft", "4x4", "--draft-noise", "none"],
-    "both": ["--drafter", DRAFTER, "--lookup", "--draft", "2x9", "--draft-nodes", "14"],
+    "beams": ["--drafter", "DRAFTER", "--draft", "5x3"],
+    "noiseless": ["--drafter", "DRAFTER", "--draft", "4x4", "--draft-noise", "none"],
+    "auto": ["--drafter", "DRAFTER", "--lookup", "--draft", "auto"],
+    "medusa": ["--drafter", "MEDUSA", "--draft", "7x3"],
+    "both": ["--drafter", "DRAFTER", "--lookup", "--draft", "2x9", "--draft-nodes", "14"],
 }
 
 
-def options_of(row, drafter):
-    """The options of `paceline generate` for a row."""
+def options_of(row, drafter_of):
+    """The options of `paceline generate` for a row; drafter_of gives the directory of a head."""
     words = [*row["case"].options, "--tp", row["tp"], "--threads", row["threads"],
              "--max-batch", row["max_batch"], "--max-batch-tokens", row["chunk"],
              "--isa", row["isa"], "--exchange", row["exchange"]]
     if row["pool"] == "small":
         words += ["--kv-memory", row["case"].kv_memory(row["tp"])]
-    return words + [drafter if word == DRAFTER else word for word in DRAFTS[row["draft"]]]
+    return words + [drafter_of(word) if word in HEADS else word for word in DRAFTS[row["draft"]]]
 
 
 def plainest(case, isa):
@@ -89,17 +91,18 @@ class Suite:
             self.models[name] = self.folder / name
             twin_model(source, self.models[name])
             config = json.loads((self.models[name] / "config.json").read_text())
-            random_drafter(self.drafter_of(name), config)
+            for head, write in HEADS.items():
+                write(self.drafter_of(name, head), config)
         self.answers = {}  # (case, isa): (answers, report, words)
         self.scores = {}  # (case, isa): (what perplexity printed, words)
 
-    def drafter_of(self, model):
-        return self.folder / f"{model}-drafter"
+    def drafter_of(self, model, head):
+        return self.folder / f"{model}-{head}"
 
     def generate(self, stem, row, requests, more=()):
         """One job: (answers, report, words)."""
         model = row["case"].model
-        options = options_of(row, self.drafter_of(model))
+        options = options_of(row, lambda head: self.drafter_of(model, head))
         return generate(self.paceline, self.models[model], self.folder / stem, requests,
                         [*options, *more], ranks=row["tp"] * row["replicas"])
 
@@ -146,7 +149,7 @@ class Suite:
             if row["pool"] == "small":
                 check_pool(*actual[1:])
             # Lookup has to find something first, and a full batch leaves no rows.
-            if DRAFTER in DRAFTS[row["draft"]] and row["max_batch"] < row["chunk"]:
+            if HEADS.keys() & DRAFTS[row["draft"]] and row["max_batch"] < row["chunk"]:
                 check_drafted(*actual[1:])
 
     def check_perplexity(self, row):

@@ -129,6 +129,18 @@ def random_model(destination, config):
     write_safetensors(destination / "model.safetensors", tensors)
 
 
+def write_random_heads(path, seed, shapes):
+    """Tensors of these names and shapes, uniform, of a size that keeps sums near 1."""
+    draw = random.Random(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
+        bound = (6 / shape[-1])**0.5
+        values = array.array("f", (bound * (2 * draw.random() - 1) for _ in range(count)))
+        tensors[name] = ("F32", shape, values.tobytes())
+    write_safetensors(path, tensors)
+
+
 def random_drafter(destination, config):
     """Writes a recurrent drafter of random weights for a model of that config: it guesses badly."""
     destination = pathlib.Path(destination)
@@ -137,19 +149,25 @@ def random_drafter(destination, config):
     (destination / "config.json").write_text(json.dumps({
         "model_type": "recurrent_drafting_drafter", "vocab_size": vocabulary,
         "hidden_size": hidden, "exit_dim": 2 * hidden, "num_draft_layers": 1, "rnn": True}))
-    draw = random.Random("random drafter")
-    tensors = {}
+    write_random_heads(destination / "model.safetensors", "random drafter", {
+        "rnn_w.weight": [hidden, hidden],
+        "rnn_u.weight": [hidden, hidden],
+        "rnn_u.bias": [hidden],
+        "lm_head.0.linear.weight": [2 * hidden, 2 * hidden],
+        "lm_head.0.linear.bias": [2 * hidden],
+        "lm_head.1.weight": [vocabulary, 2 * hidden]})
 
-    def tensor(name, shape):
-        count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-        bound = (6 / shape[-1])**0.5
-        values = array.array("f", (bound * (2 * draw.random() - 1) for _ in range(count)))
-        tensors[name] = ("F32", shape, values.tobytes())
 
-    tensor("rnn_w.weight", [hidden, hidden])
-    tensor("rnn_u.weight", [hidden, hidden])
-    tensor("rnn_u.bias", [hidden])
-    tensor("lm_head.0.linear.weight", [2 * hidden, 2 * hidden])
-    tensor("lm_head.0.linear.bias", [2 * hidden])
-    tensor("lm_head.1.weight", [vocabulary, 2 * hidden])
-    write_safetensors(destination / "model.safetensors", tensors)
+def random_medusa(destination, config):
+    """Writes three Medusa heads of random weights for a model of that config."""
+    destination = pathlib.Path(destination)
+    destination.mkdir()
+    vocabulary, hidden = config["vocab_size"], config["hidden_size"]
+    (destination / "config.json").write_text(json.dumps({
+        "medusa_num_heads": 3, "medusa_num_layers": 1, "base_model_name_or_path": "random"}))
+    shapes = {}
+    for head in range(3):
+        shapes[f"{head}.0.linear.weight"] = [hidden, hidden]
+        shapes[f"{head}.0.linear.bias"] = [hidden]
+        shapes[f"{head}.1.weight"] = [vocabulary, hidden]
+    write_random_heads(destination / "medusa_lm_head.safetensors", "random heads", shapes)

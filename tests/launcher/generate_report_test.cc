@@ -54,6 +54,18 @@ TEST(GenerateReport, SumsUpForPeople) {
   EXPECT_EQ(summary_text(unfinished).find("checksum"), std::string::npos);
 }
 
+TEST(GenerateReport, SaysWhoDrafted) {
+  GenerateFigures figures = example();
+  EXPECT_EQ(summary_text(figures).find("drafter"), std::string::npos);
+  figures.drafters = {"Medusa", "lookup"};
+  figures.replicas[0].stats.tree_rows = 10;
+  figures.replicas[0].stats.drafted_at[0] = 4;
+  figures.replicas[0].stats.accepted_at[0] = 3;
+  const std::string text = summary_text(figures);
+  EXPECT_NE(text.find("drafter               Medusa and lookup\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("accepted by depth     0.75\n"), std::string::npos) << text;
+}
+
 TEST(GenerateReport, AJobThatAnsweredNothingDividesByNothing) {
   const std::string text = summary_text({});
   EXPECT_NE(text.find("generated tokens/s    0.0\n"), std::string::npos) << text;
@@ -69,6 +81,7 @@ TEST(GenerateReport, WritesEveryFigureAsJson) {
   EXPECT_EQ(json["tokens_per_second"], 60.0);
   EXPECT_EQ(json["tokens_per_step"], 1.2);
   EXPECT_EQ(json["ttft_ms"]["p50"], 20.0);
+  EXPECT_EQ(json["drafters"], runtime::Json::array());
   EXPECT_EQ(json["replicas"].size(), 2u);
   EXPECT_EQ(json["replicas"][1]["preemptions"], 4);
   EXPECT_EQ(json["drafts"], (runtime::Json{{"trees", 10},

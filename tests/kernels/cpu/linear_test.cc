@@ -277,7 +277,7 @@ TEST(Linear, WorkedExampleOfInt4) {
 
 TEST(Linear, RefusesAReductionThatDoesNotFitTheMatrix) {
   ThreadPool pool(1);
-  const Linear linear(supported_isas().front(), pool);
+  Linear linear(supported_isas().front(), pool);
   const HostMatrix matrix = random_matrix(WeightFormat::kInt4Group, 3, 64, 24);
   for (const Reduction& bad :
        {cut({32}, {0}), cut({32, 96}, {0, 0}), cut({16, 64}, {0, 0}), cut({32, 64}, {1, 0}),

@@ -4,11 +4,13 @@
 #include <random>
 
 #include "drafter/lookup.h"
+#include "drafter/medusa_drafter.h"
 #include "drafter/merged_drafter.h"
 #include "drafter/recurrent_drafter.h"
 #include "kernels/core/error.h"
 #include "runtime/drafting/drafter_files.h"
 #include "runtime/drafting/model_embedding.h"
+#include "tests/drafter/random_head.h"
 #include "tests/parallel/rank_threads.h"
 #include "tests/runtime/engine/rule_drafters.h"
 
@@ -151,6 +153,59 @@ TEST(Speculation, LookupFindsWhatRepeatsItself) {
   const Outcome drafted = run_with(&lookup, {4, 4, 0});
   EXPECT_EQ(drafted.answers, plain.answers);
   EXPECT_GT(drafted.stats.tree_rows, 0);
+}
+
+/// Medusa heads of random weights for the fixture model.
+drafter::DrafterConfig medusa_heads(std::vector<Ids> choices = {}) {
+  const ModelConfig base = read_model_config(fixture_dir("llama_gqa"));
+  drafter::DrafterConfig config;
+  config.vocab_size = base.vocab_size;
+  config.hidden_size = config.exit_dim = base.hidden_size;
+  config.num_draft_layers = 1;
+  config.kind = drafter::DrafterKind::kMedusa;
+  config.num_heads = 3;
+  config.choices = std::move(choices);
+  return config;
+}
+
+TEST(Speculation, MedusaHeadsChangeNothing) {
+  const Answers expected = run_with(nullptr, {}).answers;
+  const drafter::RandomWeights weights;
+  const auto backend = kernels::make_cpu_backend({});
+  drafter::LookupDrafter lookup;
+  for (const auto& choices : {std::vector<Ids>{}, std::vector<Ids>{{0}, {1}, {30}, {0, 0}}}) {
+    drafter::MedusaDrafter medusa(medusa_heads(choices), weights, *backend);
+    drafter::MergedDrafter merged({&medusa, &lookup});
+    for (drafter::Drafter* drafter :
+         {static_cast<drafter::Drafter*>(&medusa), static_cast<drafter::Drafter*>(&merged)}) {
+      for (const drafter::DraftShape shape : {drafter::DraftShape{1, 1, 0}, {40, 1}, {8, 5, 33}}) {
+        const Outcome outcome = run_with(drafter, shape);
+        EXPECT_EQ(outcome.answers, expected);
+        EXPECT_GT(outcome.stats.tree_rows, 0);
+        // Of forty guesses in a vocabulary this small some are right.
+        EXPECT_TRUE(shape.width < 40 || outcome.stats.accepted_at[0] > 0 || !choices.empty());
+      }
+    }
+  }
+}
+
+TEST(Speculation, MedusaHeadsThatAreNotFiniteDraftNothing) {
+  // Finite weights, and sums that are not: every draft is empty and counted.
+  class HugeWeights final : public drafter::WeightSource {
+   public:
+    kernels::HostMatrix matrix(const std::string&, std::int64_t n, std::int64_t k) const override {
+      return drafter::fp32_matrix(std::vector<float>(n * k, 3e38f), n, k);
+    }
+    std::vector<float> vector(const std::string&, std::int64_t n) const override {
+      return std::vector<float>(n, 3e38f);
+    }
+  };
+  const auto backend = kernels::make_cpu_backend({});
+  drafter::MedusaDrafter medusa(medusa_heads(), HugeWeights(), *backend);
+  const Outcome outcome = run_with(&medusa, {4, 3});
+  EXPECT_EQ(outcome.answers, run_with(nullptr, {}).answers);
+  EXPECT_EQ(outcome.stats.tree_rows, 0);
+  EXPECT_GT(outcome.stats.non_finite_drafts, 0);
 }
 
 // Apple's own generations: tests/data/apple_golden was computed by ml-recurrent-drafter.
