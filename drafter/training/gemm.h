@@ -20,6 +20,10 @@ struct ConstMatrix {
   std::span<const float> row(std::int64_t r) const {
     return {data + r * stride, static_cast<std::size_t>(cols)};
   }
+  /// Rows [first, first + count).
+  ConstMatrix row_block(std::int64_t first, std::int64_t count) const {
+    return {data + first * stride, count, cols, stride};
+  }
 };
 
 struct Matrix {
@@ -37,6 +41,12 @@ struct Matrix {
     return {data + first * stride, count, cols, stride};
   }
 };
+
+/// A [rows, cols] matrix in a vector.
+inline ConstMatrix as_matrix(const std::vector<float>& values, std::int64_t rows,
+                             std::int64_t cols) {
+  return {values.data(), rows, cols, cols};
+}
 
 /// A matrix as it stands in a product.
 struct Factor {

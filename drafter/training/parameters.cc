@@ -1,7 +1,5 @@
 #include "drafter/training/parameters.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -11,31 +9,6 @@
 
 namespace paceline::drafter {
 namespace {
-
-class LayoutBuilder {
- public:
-  void add(std::string name, std::vector<std::int64_t> shape) {
-    TensorPlace place{std::move(name), std::move(shape), layout_.size, 1, false};
-    for (const std::int64_t dimension : place.shape) place.size *= dimension;
-    place.decays = place.shape.size() > 1;
-    layout_.size += place.size;
-    layout_.tensors.push_back(std::move(place));
-  }
-  void add_linear(const std::string& name, std::int64_t n, std::int64_t k) {
-    add(name + ".weight", {n, k});
-    add(name + ".bias", {n});
-  }
-  HeadLayout take() { return std::move(layout_); }
-
- private:
-  HeadLayout layout_;
-};
-
-std::string block_name(std::int64_t block) { return fmt::format("lm_head.{}.linear", block); }
-
-std::string output_name(const DrafterConfig& config) {
-  return fmt::format("lm_head.{}.weight", config.num_draft_layers);
-}
 
 /// Independent numbers from a seed: stream s, index i give the same one on every machine.
 class UniformSource {
@@ -97,19 +70,18 @@ const TensorPlace& HeadLayout::at(std::string_view name) const {
 }
 
 HeadLayout layout_of(const DrafterConfig& config) {
-  LayoutBuilder builder;
-  if (config.rnn) {
-    builder.add_linear("rnn_u", config.hidden_size, config.hidden_size);
-    builder.add("rnn_w.weight", {config.hidden_size, config.hidden_size});
+  HeadLayout layout;
+  const auto add = [&](std::string name, std::vector<std::int64_t> shape, bool decays) {
+    std::int64_t size = 1;
+    for (const std::int64_t dimension : shape) size *= dimension;
+    layout.tensors.push_back({std::move(name), std::move(shape), layout.size, size, decays});
+    layout.size += size;
+  };
+  for (const HeadLinearShape& linear : linears_of(config)) {
+    add(linear.name + ".weight", {linear.n, linear.k}, true);
+    if (linear.bias) add(linear.name + ".bias", {linear.n}, false);
   }
-  if (config.has_input_projection()) {
-    builder.add_linear("input_proj", config.exit_dim, 2 * config.hidden_size);
-  }
-  for (std::int64_t block = 0; block < config.num_draft_layers; ++block) {
-    builder.add_linear(block_name(block), config.exit_dim, config.exit_dim);
-  }
-  if (!config.tied_head) builder.add(output_name(config), {config.num_outputs(), config.exit_dim});
-  return builder.take();
+  return layout;
 }
 
 HeadTensors view_of(const DrafterConfig& config, const HeadLayout& layout,
@@ -130,10 +102,13 @@ HeadTensors view_of(const DrafterConfig& config, const HeadLayout& layout,
     tensors.rnn_w.weight = matrix("rnn_w.weight");
   }
   if (config.has_input_projection()) tensors.input_proj = linear("input_proj");
-  for (std::int64_t block = 0; block < config.num_draft_layers; ++block) {
-    tensors.blocks.push_back(linear(block_name(block)));
+  for (std::int64_t head = 0; head < config.num_heads; ++head) {
+    ExitTensors& exit = tensors.exits.emplace_back();
+    for (std::int64_t layer = 0; layer < config.num_draft_layers; ++layer) {
+      exit.blocks.push_back(linear(block_name(config, head, layer)));
+    }
+    if (!config.tied_head) exit.output = matrix(output_name(config, head) + ".weight");
   }
-  if (!config.tied_head) tensors.output = matrix(output_name(config));
   return tensors;
 }
 
@@ -158,8 +133,10 @@ void HeadParameters::initialize(std::uint64_t seed, ConstMatrix base_output) {
   }
   // The elements of x_0 are those of hidden, as far as they go: there the base's rows fit.
   const std::int64_t columns = std::min(hidden, config_.exit_dim);
-  for (std::int64_t r = 0; r < tensors_.output.rows; ++r) {
-    std::copy_n(base_output.row(r).begin(), columns, tensors_.output.row(r).begin());
+  for (const ExitTensors& exit : tensors_.exits) {
+    for (std::int64_t r = 0; r < exit.output.rows; ++r) {
+      std::copy_n(base_output.row(r).begin(), columns, exit.output.row(r).begin());
+    }
   }
 }
 

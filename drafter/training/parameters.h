@@ -14,15 +14,15 @@ namespace paceline::drafter {
 
 /// One tensor of a head within the flat buffer of all of them.
 struct TensorPlace {
-  std::string name;  ///< as in Apple's checkpoint format
+  std::string name;  ///< as in the kind's checkpoint format
   std::vector<std::int64_t> shape;
   std::int64_t offset = 0;  ///< of its first element
   std::int64_t size = 0;    ///< elements
   bool decays = false;      ///< weight decay applies: to matrices, not to biases
 };
 
-/// Where each trainable tensor of a head lies: one after the other, without gaps, in the order
-/// rnn_u, rnn_w, input_proj, residual blocks, output matrix.
+/// Where each trainable tensor of a head lies: one after the other, without gaps, in the order of
+/// linears_of(config).
 struct HeadLayout {
   std::vector<TensorPlace> tensors;
   std::int64_t size = 0;  ///< elements of the buffer
@@ -39,13 +39,18 @@ struct LinearTensors {
   std::span<float> bias;
 };
 
-/// The tensors of a head, or their gradients, as views into a flat buffer.
-struct HeadTensors {
-  LinearTensors rnn_u;                ///< [hidden, hidden], only if rnn
-  LinearTensors rnn_w;                ///< [hidden, hidden], no bias, only if rnn
-  LinearTensors input_proj;           ///< [exit_dim, 2 hidden], only if exit_dim != 2 hidden
+/// Residual blocks and what follows them.
+struct ExitTensors {
   std::vector<LinearTensors> blocks;  ///< [exit_dim, exit_dim] each
   Matrix output;                      ///< [outputs, exit_dim]; empty if the head is tied
+};
+
+/// The tensors of a head, or their gradients, as views into a flat buffer.
+struct HeadTensors {
+  LinearTensors rnn_u;             ///< [hidden, hidden], only if rnn
+  LinearTensors rnn_w;             ///< [hidden, hidden], no bias, only if rnn
+  LinearTensors input_proj;        ///< [exit_dim, 2 hidden], only if has_input_projection()
+  std::vector<ExitTensors> exits;  ///< one, or Medusa's heads
 };
 
 /// `values` has the layout's size.
@@ -61,7 +66,7 @@ class HeadParameters {
 
   /// Random recurrence weights, uniform within +-1/sqrt(hidden); residual blocks that are the
   /// identity; an input projection that hands on the first exit_dim elements of concat(hidden,
-  /// state), plus a little of the state; an output matrix whose columns are the base's.
+  /// state), plus a little of the state; output matrices whose columns are the base's.
   /// base_output [outputs, hidden]: the base's output rows of the draft vocabulary.
   void initialize(std::uint64_t seed, ConstMatrix base_output);
 

@@ -1,7 +1,5 @@
 #include "drafter/training/trained_weights.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -40,7 +38,7 @@ kernels::HostMatrix host_matrix(ConstMatrix matrix) {
 kernels::HostMatrix TrainedWeights::matrix(const std::string& name, std::int64_t n,
                                            std::int64_t k) const {
   const DrafterConfig& config = parameters_.config();
-  if (config.tied_head && name == fmt::format("lm_head.{}", config.num_draft_layers)) {
+  if (config.tied_head && is_output(config, name)) {
     check(base_output_.rows == n && base_output_.cols == k, "the base's output rows are [{}, {}]",
           base_output_.rows, base_output_.cols);
     return kernels::convert(host_matrix(base_output_), format_);

@@ -74,7 +74,7 @@ Trainer::Trainer(const DrafterConfig& config, const TrainingOptions& options,
       parameters_(config),
       gradient_values_(parameters_.layout().size),
       gradients_(view_of(config, parameters_.layout(), gradient_values_)),
-      network_(config, options.loss, base_output, gemm_, pool),
+      network_(make_network(config, options.loss, base_output, gemm_, pool)),
       optimizer_(options.adamw, parameters_.layout(), pool) {
   parameters_.initialize(options.seed, base_output);
 }
@@ -87,8 +87,8 @@ StepReport Trainer::step() {
   for (std::size_t begin = 0; begin < positions.size(); begin += options_.positions_at_once) {
     const std::size_t count =
         std::min<std::size_t>(options_.positions_at_once, positions.size() - begin);
-    loss.add(network_.add_gradients(parameters_.tensors(), batch_, positions.subspan(begin, count),
-                                    gradients_));
+    loss.add(network_->add_gradients(parameters_.tensors(), batch_, positions.subspan(begin, count),
+                                     gradients_));
   }
   std::array<double, 3> totals{loss.loss, loss.weight, static_cast<double>(positions.size())};
   sums_.sum(totals);
@@ -120,7 +120,7 @@ void Trainer::run(std::uint64_t until, kernels::FunctionRef<bool(const StepRepor
 }
 
 Evaluation Trainer::evaluate() {
-  return drafter::evaluate(network_, parameters_.tensors(), data_, sums_,
+  return drafter::evaluate(*network_, parameters_.tensors(), data_, sums_,
                            options_.positions_at_once);
 }
 
@@ -137,6 +137,7 @@ std::string Trainer::description() const {
   const LearningRate& rate = options_.rate;
   std::string text =
       fmt::format("precision: {}\n", options_.precision == GemmPrecision::kBf16 ? "bf16" : "fp32");
+  if (config.kind == DrafterKind::kMedusa) text += fmt::format("heads: {}\n", config.num_heads);
   text += fmt::format(
       "vocab_size: {}\nhidden_size: {}\nexit_dim: {}\nnum_draft_layers: {}\nrnn: {}\n"
       "tied_head: {}\ndraft_vocab: {} tokens, fingerprint {:016x}\n",

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <istream>
+#include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -41,10 +42,10 @@ struct StepReport {
   double positions = 0;  ///< of the minibatch
 };
 
-/// Trains a ReDrafter head by distillation, data parallel: each rank takes its own part of every
-/// minibatch, gradients are summed over the ranks, and each updates its own copy of the weights
-/// with equal bits. The result depends on the number of ranks and the CPU type, not on that of
-/// threads.
+/// Trains a head of either kind by distillation, data parallel: each rank takes its own part of
+/// every minibatch, gradients are summed over the ranks, and each updates its own copy of the
+/// weights with equal bits. The result depends on the number of ranks and the CPU type, not on that
+/// of threads.
 class Trainer {
  public:
   /// base_output [outputs, hidden]: the base's output rows of the draft vocabulary. Everything that
@@ -103,7 +104,7 @@ class Trainer {
   HeadParameters parameters_;
   std::vector<float> gradient_values_;
   HeadTensors gradients_;
-  HeadNetwork network_;
+  std::unique_ptr<HeadNetwork> network_;
   AdamW optimizer_;
   TeacherRows batch_;
   std::uint64_t steps_done_ = 0;

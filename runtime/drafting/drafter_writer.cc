@@ -16,19 +16,37 @@
 namespace paceline::runtime {
 namespace {
 
+using drafter::DrafterConfig;
 using kernels::WeightFormat;
 
 constexpr std::int64_t kGroup = 32;
 
-OrderedJson config_json(const drafter::DrafterConfig& config, WeightFormat matrices) {
-  OrderedJson json = {{"architectures", OrderedJson::array({"Drafter"})},
-                      {"model_type", "recurrent_drafting_drafter"},
+bool is_medusa(const DrafterConfig& config) { return config.kind == drafter::DrafterKind::kMedusa; }
+
+OrderedJson recurrent_json(const DrafterConfig& config) {
+  return {{"architectures", OrderedJson::array({"Drafter"})},
+          {"model_type", "recurrent_drafting_drafter"},
+          {"vocab_size", config.vocab_size},
+          {"hidden_size", config.hidden_size},
+          {"exit_dim", config.exit_dim},
+          {"num_draft_layers", config.num_draft_layers},
+          {"rnn", config.rnn}};
+}
+
+OrderedJson medusa_json(const DrafterConfig& config) {
+  OrderedJson json = {{"model_type", "medusa"},
+                      {"medusa_num_heads", config.num_heads},
+                      {"medusa_num_layers", config.num_draft_layers},
+                      {"base_model_name_or_path", config.base_model},
                       {"vocab_size", config.vocab_size},
-                      {"hidden_size", config.hidden_size},
-                      {"exit_dim", config.exit_dim},
-                      {"num_draft_layers", config.num_draft_layers},
-                      {"rnn", config.rnn},
-                      {"torch_dtype", matrices == WeightFormat::kBf16 ? "bfloat16" : "float32"}};
+                      {"hidden_size", config.hidden_size}};
+  if (!config.choices.empty()) json["medusa_choices"] = config.choices;
+  return json;
+}
+
+OrderedJson config_json(const DrafterConfig& config, WeightFormat matrices) {
+  OrderedJson json = is_medusa(config) ? medusa_json(config) : recurrent_json(config);
+  json["torch_dtype"] = matrices == WeightFormat::kBf16 ? "bfloat16" : "float32";
   if (matrices == WeightFormat::kInt8Group) {
     json["quantization_config"] = {{"quant_method", "paceline"}, {"group_size", kGroup}};
   }
@@ -42,7 +60,7 @@ void check_writable(const std::filesystem::path& directory, const drafter::HeadP
   check(matrices == WeightFormat::kFp32 || matrices == WeightFormat::kBf16 ||
             matrices == WeightFormat::kInt8Group,
         "a drafter is written as fp32, bf16 or int8");
-  const drafter::DrafterConfig& config = head.config();
+  const DrafterConfig& config = head.config();
   if (matrices == WeightFormat::kInt8Group &&
       (config.hidden_size % kGroup != 0 || config.exit_dim % kGroup != 0)) {
     throw ConfigError(
@@ -112,7 +130,8 @@ void write_drafter(const std::filesystem::path& directory, const drafter::HeadPa
   if (failure) {
     throw ConfigError("{}: cannot be made: {}", directory.string(), failure.message());
   }
-  write_safetensors(directory / "model.safetensors", StoredHead(head, matrices).tensors());
+  const char* name = is_medusa(head.config()) ? "medusa_lm_head.safetensors" : "model.safetensors";
+  write_safetensors(directory / name, StoredHead(head, matrices).tensors());
   const std::string config = config_json(head.config(), matrices).dump() + "\n";
   AtomicFile file(directory / "config.json");
   file.write(std::as_bytes(std::span(config)));

@@ -35,10 +35,14 @@ class SlowNetwork {
       for (int step = 0; step < loss_.depth(); ++step) {
         if (ranks != nullptr) ranks->push_back(INT32_MAX);
         if (step >= position.steps) continue;
-        state = next_state(row(text.next_embedding, position.row + step), state, step == 0);
+        if (config_.kind == DrafterKind::kRecurrent) {
+          state = next_state(row(text.next_embedding, position.row + step), state, step == 0);
+        }
         const int target = draft_index(text.next_token[position.row + step + 1]);
         if (target < 0) continue;
-        const Vector logits = head(row(text.hidden, position.row), state);
+        const Vector hidden = row(text.hidden, position.row);
+        const Vector logits =
+            config_.kind == DrafterKind::kMedusa ? medusa_head(hidden, step) : head(hidden, state);
         const Vector teacher = multiply(base_, row(text.hidden, position.row + step + 1));
         total += loss_.depth_weights[step] * pair_loss(teacher, logits, target);
         if (ranks != nullptr) {
@@ -93,6 +97,14 @@ class SlowNetwork {
     }
     if (config_.tied_head) return multiply(base_, x);
     return multiply(tensor("lm_head." + std::to_string(config_.num_draft_layers) + ".weight"), x);
+  }
+  Vector medusa_head(Vector x, int head) const {
+    const std::string name = std::to_string(head) + ".";
+    for (int l = 0; l < config_.num_draft_layers; ++l) {
+      x = sum(x, silu(linear(name + std::to_string(l) + ".linear", x)));
+    }
+    if (config_.tied_head) return multiply(base_, x);
+    return multiply(tensor(name + std::to_string(config_.num_draft_layers) + ".weight"), x);
   }
   static Vector log_softmax(Vector logits) {
     double total = 0;
@@ -171,6 +183,15 @@ std::vector<Case> cases() {
   Case tied = all[4];
   tied.config.tied_head = true;
   all.push_back(tied);
+  for (const std::int64_t layers : {0, 1, 2}) {
+    Case medusa = all[static_cast<std::size_t>(layers)];
+    medusa.config = config_of(false, kHidden, layers);
+    medusa.config.kind = DrafterKind::kMedusa;
+    medusa.config.num_heads = medusa.loss.depth();
+    all.push_back(medusa);
+    medusa.config.tied_head = true;
+    if (layers == 2) all.push_back(medusa);
+  }
   Case depth_one = all[5];
   depth_one.loss.depth_weights = {2.0f};
   all.push_back(depth_one);
@@ -178,9 +199,10 @@ std::vector<Case> cases() {
 }
 
 std::string name_of(const Case& c) {
-  return fmt::format("rnn {}, exit_dim {}, {} blocks, tied {}, teacher's share {}, depth {}",
-                     c.config.rnn, c.config.exit_dim, c.config.num_draft_layers, c.config.tied_head,
-                     c.loss.teacher_share, c.loss.depth());
+  return fmt::format("{}, rnn {}, exit_dim {}, {} blocks, tied {}, teacher's share {}, depth {}",
+                     kind_name(c.config.kind), c.config.rnn, c.config.exit_dim,
+                     c.config.num_draft_layers, c.config.tied_head, c.loss.teacher_share,
+                     c.loss.depth());
 }
 
 /// The positions of the example as far as a depth goes.
@@ -204,7 +226,7 @@ class NetworkRun {
         positions(positions_of(example, c.loss.depth())),
         pool_(threads),
         gemm_(pool_),
-        network(c.config, c.loss, const_matrix(base, kHidden), gemm_, pool_) {
+        network(make_network(c.config, c.loss, const_matrix(base, kHidden), gemm_, pool_)) {
     const std::vector<float> values = RandomNumbers(8).vector(parameters.layout().size, 0.7f);
     std::copy(values.begin(), values.end(), parameters.values().begin());
   }
@@ -213,7 +235,7 @@ class NetworkRun {
     before.resize(parameters.layout().size);
     Gradients run{{}, std::move(before)};
     HeadTensors gradients = view_of(parameters.config(), parameters.layout(), run.values);
-    run.sums = network.add_gradients(parameters.tensors(), example.text, some, gradients);
+    run.sums = network->add_gradients(parameters.tensors(), example.text, some, gradients);
     return run;
   }
 
@@ -227,7 +249,7 @@ class NetworkRun {
   Gemm gemm_;
 
  public:
-  HeadNetwork network;
+  std::unique_ptr<HeadNetwork> network;
 };
 
 TEST(HeadNetwork, LossAndRanksAreTheSlowOnes) {
@@ -241,7 +263,7 @@ TEST(HeadNetwork, LossAndRanksAreTheSlowOnes) {
     EXPECT_NEAR(run.add_gradients(run.positions).sums.loss, expected, 1e-5 * expected);
     std::vector<std::int32_t> ranks(slow_ranks.size());
     const LossSums sums =
-        run.network.evaluate(run.parameters.tensors(), run.example.text, run.positions, ranks);
+        run.network->evaluate(run.parameters.tensors(), run.example.text, run.positions, ranks);
     EXPECT_NEAR(sums.loss, expected, 1e-5 * expected);
     EXPECT_EQ(ranks, slow_ranks);
   }
@@ -297,11 +319,33 @@ TEST(HeadNetwork, GradientsAddUp) {
   }
 }
 
+/// The first of a kind with a block.
+Case case_of(DrafterKind kind) {
+  const std::vector<Case> all = cases();
+  return *std::find_if(all.begin(), all.end(), [&](const Case& c) {
+    return c.config.kind == kind && c.config.num_draft_layers > 0;
+  });
+}
+
 TEST(HeadNetwork, TheSameBitsWhateverTheThreads) {
-  const Case c = cases()[8];
-  const std::vector<float> one = NetworkRun(c, 1).add_gradients(Example().positions).values;
-  EXPECT_EQ(NetworkRun(c, 2).add_gradients(Example().positions).values, one);
-  EXPECT_EQ(NetworkRun(c, 5).add_gradients(Example().positions).values, one);
+  for (const Case& c : {cases()[8], case_of(DrafterKind::kMedusa)}) {
+    const std::vector<float> one = NetworkRun(c, 1).add_gradients(Example().positions).values;
+    EXPECT_EQ(NetworkRun(c, 2).add_gradients(Example().positions).values, one);
+    EXPECT_EQ(NetworkRun(c, 5).add_gradients(Example().positions).values, one);
+  }
+}
+
+// A head whose step no position reaches, or whose tokens are all masked, gets no gradient.
+TEST(HeadNetwork, AMedusaHeadLearnsFromItsOwnStepAlone) {
+  const Case c = case_of(DrafterKind::kMedusa);
+  NetworkRun run(c);
+  const std::vector<float> gradients =
+      run.add_gradients(std::vector<DraftPosition>{{0, 3}}).values;  // after row 2 a masked token
+  for (const TensorPlace& place : run.parameters.layout().tensors) {
+    const auto begin = gradients.begin() + place.offset;
+    const bool zero = std::all_of(begin, begin + place.size, [](float x) { return x == 0; });
+    EXPECT_EQ(zero, place.name.starts_with("1.")) << place.name;
+  }
 }
 
 TEST(HeadNetwork, RefusesPositionsOutsideTheText) {
@@ -322,6 +366,9 @@ TEST(HeadNetwork, RefusesLossesThatAreNone) {
   c.loss.depth_weights = {1};
   c.loss.teacher_share = 1.5f;
   EXPECT_THROW(NetworkRun{c}, ConfigError);
+  Case medusa = case_of(DrafterKind::kMedusa);
+  medusa.loss.depth_weights = {1, 1};
+  EXPECT_THROW(NetworkRun{medusa}, ConfigError);
 }
 
 }  // namespace

@@ -44,6 +44,31 @@ TEST(Parameters, AreNamedAsInApplesFormat) {
                                           "lm_head.0.linear.weight", "lm_head.0.linear.bias"));
 }
 
+TEST(Parameters, OfMedusaAreNamedAsInItsFormat) {
+  DrafterConfig medusa = config_of(4, 1, false);
+  medusa.kind = DrafterKind::kMedusa;
+  medusa.num_heads = 2;
+  EXPECT_THAT(names_of(medusa), ElementsAre("0.0.linear.weight", "0.0.linear.bias", "0.1.weight",
+                                            "1.0.linear.weight", "1.0.linear.bias", "1.1.weight"));
+  // Every head starts as the base: identity blocks and its output rows.
+  RandomNumbers random(1);
+  const std::vector<float> base = random.vector(12 * 4);
+  HeadParameters head(medusa);
+  head.initialize(5, const_matrix(base, 4));
+  for (const char* name : {"0.1.weight", "1.1.weight"}) {
+    const std::span<const float> output = head.tensor(name);
+    EXPECT_EQ(std::vector<float>(output.begin(), output.end()), base);
+  }
+  EXPECT_THAT(head.tensor("1.0.linear.weight"), Each(0));
+
+  medusa.tied_head = true;
+  EXPECT_THAT(names_of(medusa), ElementsAre("0.0.linear.weight", "0.0.linear.bias",
+                                            "1.0.linear.weight", "1.0.linear.bias"));
+  const HeadParameters tied(medusa);
+  EXPECT_EQ(kernels::to_fp32(TrainedWeights(tied, const_matrix(base, 4)).matrix("1.1", 12, 4)),
+            base);
+}
+
 TEST(Parameters, LieOneBehindTheOther) {
   DrafterConfig config = config_of(6, 1);
   config.draft_vocab = {1, 3, 9};
@@ -66,7 +91,7 @@ TEST(Parameters, StartFromTheBasesOutputAndIdentityBlocks) {
   for (const std::int64_t exit_dim : {8, 6, 4, 3}) {
     HeadParameters head(config_of(exit_dim, 1));
     head.initialize(5, const_matrix(base, 4));
-    const Matrix output = head.tensors().output;
+    const Matrix output = head.tensors().exits[0].output;
     for (std::int64_t r = 0; r < 12; ++r) {
       for (std::int64_t c = 0; c < exit_dim; ++c) {
         EXPECT_EQ(output.row(r)[c], c < 4 ? base[r * 4 + c] : 0);

@@ -32,12 +32,13 @@ TrainingOptions toy_options() {
 class ToyTraining {
  public:
   explicit ToyTraining(const TrainingOptions& options = toy_options(), int threads = 1,
-                       parallel::Communicator* group = nullptr)
+                       parallel::Communicator* group = nullptr,
+                       const DrafterConfig& config = ToyTeacher().config())
       : single_(parallel::make_single()),
         group_(group != nullptr ? *group : *single_),
         data_(teacher_, kDepth, group_.rank(), group_.size()),
         pool_(threads),
-        trainer(teacher_.config(), options, teacher_.base_output(), data_, group_, pool_) {}
+        trainer(config, options, teacher_.base_output(), data_, group_, pool_) {}
 
   void run(std::uint64_t until) {
     trainer.run(until, [](const StepReport&) { return true; });
@@ -89,6 +90,43 @@ TEST(Trainer, LearnsWhatTheTeacherSays) {
     EXPECT_GE(after.tokens_per_step[1], after.tokens_per_step[0]);
     EXPECT_GE(after.tokens_per_step[3], after.tokens_per_step[1]);
   }
+}
+
+/// Medusa heads for the toy teacher.
+DrafterConfig medusa_heads() {
+  DrafterConfig config = ToyTeacher().config();
+  config.kind = DrafterKind::kMedusa;
+  config.rnn = false;
+  config.exit_dim = config.hidden_size;
+  config.num_heads = kDepth;
+  return config;
+}
+
+TEST(Trainer, TeachesMedusaHeadsLikewise) {
+  TrainingOptions options = toy_options();
+  options.rate.steps = 150;
+  ToyTraining toy(options, 2, nullptr, medusa_heads());
+  const Evaluation before = toy.trainer.evaluate();
+  toy.run(150);
+  const Evaluation after = toy.trainer.evaluate();
+  EXPECT_LT(after.loss, 0.8 * before.loss);
+  EXPECT_LT(before.acceptance[0], 0.15);
+  EXPECT_GT(after.acceptance[0], 0.25);
+  EXPECT_GT(after.tokens_per_step[0], before.tokens_per_step[0] + 0.2);
+
+  ToyTraining straight(toy_options(), 1, nullptr, medusa_heads());
+  straight.run(12);
+  ToyTraining first(toy_options(), 3, nullptr, medusa_heads());
+  first.run(5);
+  ToyTraining second(toy_options(), 2, nullptr, medusa_heads());
+  second.restore(first.saved());
+  second.run(12);
+  EXPECT_EQ(second.saved(), straight.saved());
+  DrafterConfig more_blocks = medusa_heads();
+  more_blocks.num_draft_layers = 2;
+  EXPECT_THAT(ToyTraining(toy_options(), 1, nullptr, more_blocks).refusal(first.saved()),
+              HasSubstr("num_draft_layers: 1"));
+  EXPECT_THAT(ToyTraining().refusal(first.saved()), HasSubstr("it has \"heads: 3\""));
 }
 
 TEST(Trainer, LearnsInBf16) {

@@ -48,6 +48,24 @@ class DrafterWriterTest : public testing::Test {
   Checkpoint checkpoint_ = Checkpoint::open(apple_golden_dir() / "base");
 };
 
+/// Whether what was written is what was trained.
+void expect_stored(const DrafterFiles& files, const drafter::HeadParameters& head,
+                   WeightFormat format) {
+  const drafter::TrainedWeights trained(head, {}, format);
+  for (const drafter::TensorPlace& place : head.layout().tensors) {
+    const std::string name = place.name.substr(0, place.name.rfind(".weight"));
+    if (place.shape.size() == 1) {
+      EXPECT_EQ(files.vector(name, place.size), trained.vector(name, place.size));
+      continue;
+    }
+    const auto stored = files.matrix(name, place.shape[0], place.shape[1]);
+    const auto expected = trained.matrix(name, place.shape[0], place.shape[1]);
+    EXPECT_EQ(stored.format, format);
+    EXPECT_EQ(stored.values, expected.values) << name;
+    EXPECT_EQ(stored.scales, expected.scales) << name;
+  }
+}
+
 TEST_F(DrafterWriterTest, WritesWhatDrafterFilesReads) {
   for (const WeightFormat format :
        {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kInt8Group}) {
@@ -63,20 +81,35 @@ TEST_F(DrafterWriterTest, WritesWhatDrafterFilesReads) {
       EXPECT_EQ(files.config().num_draft_layers, 2);
       EXPECT_EQ(files.config().rnn, true);
       EXPECT_EQ(files.config().draft_vocab, config.draft_vocab);
-      const drafter::TrainedWeights trained(head, {}, format);
-      for (const drafter::TensorPlace& place : head.layout().tensors) {
-        const std::string name = place.name.substr(0, place.name.rfind(".weight"));
-        if (place.shape.size() == 1) {
-          EXPECT_EQ(files.vector(name, place.size), trained.vector(name, place.size));
-          continue;
-        }
-        const auto stored = files.matrix(name, place.shape[0], place.shape[1]);
-        const auto expected = trained.matrix(name, place.shape[0], place.shape[1]);
-        EXPECT_EQ(stored.format, format);
-        EXPECT_EQ(stored.values, expected.values) << name;
-        EXPECT_EQ(stored.scales, expected.scales) << name;
-      }
+      expect_stored(files, head, format);
     }
+  }
+}
+
+TEST_F(DrafterWriterTest, WritesMedusasFormatForMedusaHeads) {
+  for (const WeightFormat format :
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kInt8Group}) {
+    drafter::DrafterConfig config = config_of(32);
+    config.kind = drafter::DrafterKind::kMedusa;
+    config.rnn = false;
+    config.num_heads = 3;
+    config.base_model = "small";
+    config.choices = {{0}, {1}, {0, 0}};
+    if (format != WeightFormat::kFp32) config.draft_vocab = {0, 5, 95};
+    drafter::HeadParameters head(config);
+    fill(head);
+    write_drafter(directory(), head, format);
+    EXPECT_TRUE(std::filesystem::exists(directory() / "medusa_lm_head.safetensors"));
+    EXPECT_FALSE(std::filesystem::exists(directory() / "model.safetensors"));
+
+    const DrafterFiles files = reopen();
+    EXPECT_EQ(files.config().kind, drafter::DrafterKind::kMedusa);
+    EXPECT_EQ(files.config().num_heads, 3);
+    EXPECT_EQ(files.config().num_draft_layers, 2);
+    EXPECT_EQ(files.config().base_model, "small");
+    EXPECT_EQ(files.config().choices, config.choices);
+    EXPECT_EQ(files.config().draft_vocab, config.draft_vocab);
+    expect_stored(files, head, format);
   }
 }
 
