@@ -42,6 +42,7 @@ int run(int argc, char** argv) {
   add_generate(app, action);
   add_tokenize(app, action);
   add_perplexity(app, action);
+  add_bench(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -13,25 +13,6 @@ namespace paceline::launcher {
 
 namespace {
 
-// Texts of all ranks, in rank order.
-std::vector<std::string> gather_texts(parallel::Communicator& group, const std::string& mine) {
-  const auto size = static_cast<std::size_t>(group.size());
-  std::vector<std::uint64_t> lengths(size);
-  const std::uint64_t length = mine.size();
-  group.all_gather(std::as_bytes(std::span(&length, 1)), std::as_writable_bytes(std::span(lengths)),
-                   std::vector<std::size_t>(size, sizeof(length)));
-  std::vector<std::size_t> sizes(lengths.begin(), lengths.end());
-  std::string all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}), '\0');
-  group.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
-  std::vector<std::string> texts;
-  std::size_t begin = 0;
-  for (const std::size_t bytes : sizes) {
-    texts.push_back(all.substr(begin, bytes));
-    begin += bytes;
-  }
-  return texts;
-}
-
 // What the kernel would give without swapping, in bytes.
 std::uint64_t free_memory() {
   std::ifstream info("/proc/meminfo");
@@ -52,6 +33,24 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{:.1f} kB", size / 1e3);
 }
 
+std::vector<std::string> gather_texts(parallel::Communicator& group, const std::string& mine) {
+  const auto size = static_cast<std::size_t>(group.size());
+  std::vector<std::uint64_t> lengths(size);
+  const std::uint64_t length = mine.size();
+  group.all_gather(std::as_bytes(std::span(&length, 1)), std::as_writable_bytes(std::span(lengths)),
+                   std::vector<std::size_t>(size, sizeof(length)));
+  std::vector<std::size_t> sizes(lengths.begin(), lengths.end());
+  std::string all(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}), '\0');
+  group.all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), sizes);
+  std::vector<std::string> texts;
+  std::size_t begin = 0;
+  for (const std::size_t bytes : sizes) {
+    texts.push_back(all.substr(begin, bytes));
+    begin += bytes;
+  }
+  return texts;
+}
+
 void together(parallel::World& world, const std::function<void()>& work) {
   std::string failure;
   try {
@@ -69,6 +68,16 @@ void together(parallel::World& world, const std::function<void()>& work) {
   throw ConfigError("{}: {}", world.name(static_cast<int>(first - failures.begin())), *first);
 }
 
+PlacedBackend place_backend(parallel::World& world, const ClusterOptions& options) {
+  PlacedBackend placed;
+  placed.placement = parallel::place(parallel::find_cores(world.node_cpus()), world.local_rank(),
+                                     world.local_size(), options.threads, parallel::cpu_quota());
+  world.set_crowded(placed.placement.oversubscribed);
+  placed.backend = kernels::make_cpu_backend(
+      {.threads = placed.placement.threads, .isa = options.isa, .cpus = placed.placement.cpus});
+  return placed;
+}
+
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
                        const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
@@ -83,7 +92,9 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
   together(world_, [&] {
     replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica_->rank());
-    make_backend(cluster);
+    PlacedBackend placed = place_backend(world_, cluster);
+    placement_ = std::move(placed.placement);
+    backend_ = std::move(placed.backend);
     numerics_id_ =
         runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
     // Once a node: its ranks see the same files.
@@ -124,14 +135,6 @@ void Deployment::read_model(const ModelOptions& options) {
   kv_format_ = fp32 ? kernels::KvFormat::kFp32 : kernels::KvFormat::kBf16;
 }
 
-void Deployment::make_backend(const ClusterOptions& options) {
-  placement_ = parallel::place(parallel::find_cores(world_.node_cpus()), world_.local_rank(),
-                               world_.local_size(), options.threads, parallel::cpu_quota());
-  world_.set_crowded(placement_.oversubscribed);
-  backend_ = kernels::make_cpu_backend(
-      {.threads = placement_.threads, .isa = options.isa, .cpus = placement_.cpus});
-}
-
 std::int32_t Deployment::kv_pages(std::uint64_t memory, int sequences) {
   const std::size_t page = runtime::kv_page_bytes(config_, plan_, kv_format_);
   std::uint64_t pages = 0;
@@ -164,8 +167,9 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                         size_text(static_cast<std::uint64_t>(num_pages) *
                                   runtime::kv_page_bytes(config_, plan_, kv_format_)));
     }
+    parallel::Communicator& group = timed_ ? *timed_ : *replica_;
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
-                                                   *backend_, *replica_);
+                                                   *backend_, group);
     drafting_->load(*model_, *backend_);
   });
   checkpoint_.reset();  // its pages would count as this rank's memory

@@ -9,8 +9,6 @@ namespace paceline::launcher {
 
 namespace {
 
-// "512MB", "2 GB" or a plain number of bytes to that number; units are powers of 1000, or of 1024
-// with an i (MiB).
 std::string to_bytes(std::string& text) {
   const std::string expected = "expected a size such as 512MB, 2GB or 1GiB, not " + text;
   std::uint64_t count = 0;
@@ -36,6 +34,8 @@ std::string to_bytes(std::string& text) {
 }
 
 }  // namespace
+
+CLI::Validator size_validator() { return {to_bytes, "SIZE", "size"}; }
 
 void add_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model", options.model, "Hugging Face model directory")
@@ -103,7 +103,7 @@ void add_options(CLI::App& command, BatchOptions& options) {
       .add_option("--kv-memory", options.kv_memory,
                   "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
                   "requests of full length need, at most half of the free memory)")
-      ->transform(CLI::Validator(to_bytes, "SIZE", "size"))
+      ->transform(size_validator())
       ->option_text("SIZE")
       ->group("Batching");
 }
