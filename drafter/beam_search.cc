@@ -54,6 +54,7 @@ TokenTree BeamSearch::tree() const {
   if (failed_ || depth() == 0) return {};
   TokenTree tree = seen_.empty() ? tree_of_beams() : tree_of_candidates();
   if (shape_.max_nodes > 0) tree.prune(shape_.max_nodes);
+  if (!seen_.empty()) tree.count_rows(tree.size() + 1);  // single nodes, not paths: none is merged
   return tree;
 }
 
@@ -69,7 +70,6 @@ TokenTree BeamSearch::tree_of_candidates() const {
     }
     parents = nodes;
   }
-  tree.count_rows(tree.size() + 1);
   return tree;
 }
 

@@ -65,6 +65,7 @@ class Backend {
   virtual void compact_kv(const CompactKvParams& params) = 0;
   virtual void select_tokens(const SelectTokensParams& params) = 0;
   virtual void token_log_probs(const TokenLogProbsParams& params) = 0;
+  virtual void sum_words(const SumWordsParams& params) = 0;
 };
 
 /// Plain scalar C++, one thread: the oracle of every test.

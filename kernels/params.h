@@ -277,4 +277,12 @@ struct TokenLogProbsParams {
   std::int64_t vocab = 0;
 };
 
+/// *sum = the words' sum modulo 2^64, in whatever order: each is read once and next to nothing is
+/// computed, so that the time it takes tells how fast memory can be read (McCalpin 1995, STREAM).
+struct SumWordsParams {
+  const std::uint64_t* words = nullptr;  // [count]
+  std::uint64_t* sum = nullptr;          // [1]
+  std::int64_t count = 0;
+};
+
 }  // namespace paceline::kernels

@@ -43,6 +43,7 @@ int run(int argc, char** argv) {
   add_tokenize(app, action);
   add_perplexity(app, action);
   add_train(app, action);
+  add_bench(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -28,6 +28,8 @@ void add_generate(CLI::App& app, Action& action);
 void add_tokenize(CLI::App& app, Action& action);
 void add_perplexity(CLI::App& app, Action& action);
 void add_train(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
+void add_bench_exchange(CLI::App& bench, Action& action);
 
 /// The `paceline` command.
 int run(int argc, char** argv);

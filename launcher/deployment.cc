@@ -13,7 +13,26 @@ namespace paceline::launcher {
 
 namespace {
 
-// Texts of all ranks, in rank order.
+// What the kernel would give without swapping, in bytes.
+std::uint64_t free_memory() {
+  std::ifstream info("/proc/meminfo");
+  for (std::string key; info >> key;) {
+    std::uint64_t kilobytes = 0;
+    if (key == "MemAvailable:" && info >> kilobytes) return kilobytes << 10;
+    info.ignore(256, '\n');
+  }
+  return std::uint64_t{4} << 30;
+}
+
+}  // namespace
+
+std::string size_text(std::uint64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size >= 1e9) return fmt::format("{:.2f} GB", size / 1e9);
+  if (size >= 1e6) return fmt::format("{:.1f} MB", size / 1e6);
+  return fmt::format("{:.1f} kB", size / 1e3);
+}
+
 std::vector<std::string> gather_texts(parallel::Communicator& group, const std::string& mine) {
   const auto size = static_cast<std::size_t>(group.size());
   std::vector<std::uint64_t> lengths(size);
@@ -30,25 +49,6 @@ std::vector<std::string> gather_texts(parallel::Communicator& group, const std::
     begin += bytes;
   }
   return texts;
-}
-
-}  // namespace
-
-std::uint64_t free_memory() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string key; info >> key;) {
-    std::uint64_t kilobytes = 0;
-    if (key == "MemAvailable:" && info >> kilobytes) return kilobytes << 10;
-    info.ignore(256, '\n');
-  }
-  return std::uint64_t{4} << 30;
-}
-
-std::string size_text(std::uint64_t bytes) {
-  const auto size = static_cast<double>(bytes);
-  if (size >= 1e9) return fmt::format("{:.2f} GB", size / 1e9);
-  if (size >= 1e6) return fmt::format("{:.1f} MB", size / 1e6);
-  return fmt::format("{:.1f} kB", size / 1e3);
 }
 
 void together(parallel::World& world, const std::function<void()>& work) {
@@ -68,6 +68,16 @@ void together(parallel::World& world, const std::function<void()>& work) {
   throw ConfigError("{}: {}", world.name(static_cast<int>(first - failures.begin())), *first);
 }
 
+PlacedBackend place_backend(parallel::World& world, const ClusterOptions& options) {
+  PlacedBackend placed;
+  placed.placement = parallel::place(parallel::find_cores(world.node_cpus()), world.local_rank(),
+                                     world.local_size(), options.threads, parallel::cpu_quota());
+  world.set_crowded(placed.placement.oversubscribed);
+  placed.backend = kernels::make_cpu_backend(
+      {.threads = placed.placement.threads, .isa = options.isa, .cpus = placed.placement.cpus});
+  return placed;
+}
+
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
                        const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
@@ -82,7 +92,9 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
   together(world_, [&] {
     replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica_->rank());
-    make_backend(cluster);
+    PlacedBackend placed = place_backend(world_, cluster);
+    placement_ = std::move(placed.placement);
+    backend_ = std::move(placed.backend);
     numerics_id_ =
         runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
     // Once a node: its ranks see the same files.
@@ -123,14 +135,6 @@ void Deployment::read_model(const ModelOptions& options) {
   kv_format_ = fp32 ? kernels::KvFormat::kFp32 : kernels::KvFormat::kBf16;
 }
 
-void Deployment::make_backend(const ClusterOptions& options) {
-  placement_ = parallel::place(parallel::find_cores(world_.node_cpus()), world_.local_rank(),
-                               world_.local_size(), options.threads, parallel::cpu_quota());
-  world_.set_crowded(placement_.oversubscribed);
-  backend_ = kernels::make_cpu_backend(
-      {.threads = placement_.threads, .isa = options.isa, .cpus = placement_.cpus});
-}
-
 std::int32_t Deployment::kv_pages(std::uint64_t memory, int sequences) {
   const std::size_t page = runtime::kv_page_bytes(config_, plan_, kv_format_);
   std::uint64_t pages = 0;
@@ -163,8 +167,9 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                         size_text(static_cast<std::uint64_t>(num_pages) *
                                   runtime::kv_page_bytes(config_, plan_, kv_format_)));
     }
+    parallel::Communicator& group = timed_ ? *timed_ : *replica_;
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
-                                                   *backend_, *replica_);
+                                                   *backend_, group);
     drafting_->load(*model_, *backend_);
   });
   drafting_->measure(*model_, *backend_, *replica_, cache_->pool(),

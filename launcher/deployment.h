@@ -11,6 +11,7 @@
 #include "launcher/drafting.h"
 #include "launcher/options.h"
 #include "parallel/placement.h"
+#include "parallel/timed_communicator.h"
 #include "parallel/world.h"
 #include "runtime/engine/kv_cache.h"
 #include "runtime/model/llama.h"
@@ -27,9 +28,20 @@ std::vector<T> gather_values(parallel::Communicator& group, const T& mine) {
   return all;
 }
 
+/// A text, or any bytes, of every rank, in rank order.
+std::vector<std::string> gather_texts(parallel::Communicator& group, const std::string& mine);
+
 /// Runs `work` on every rank. If it throws on any of them, all throw a ConfigError with the message
 /// of the lowest such rank, so that no rank waits for one that gave up.
 void together(parallel::World& world, const std::function<void()>& work);
+
+/// Where this rank's threads run, as --threads and its companions ask, and the backend on them.
+/// Sets how the world waits.
+struct PlacedBackend {
+  parallel::Placement placement;
+  std::unique_ptr<kernels::Backend> backend;
+};
+PlacedBackend place_backend(parallel::World& world, const ClusterOptions& options);
 
 /// One rank's place in the job and its model: read and checked first, loaded later.
 class Deployment {
@@ -43,6 +55,11 @@ class Deployment {
   /// length need, at most half of the node's free memory), the same number on all ranks of the
   /// world. Throws ConfigError if that is not one page.
   std::int32_t kv_pages(std::uint64_t memory, int sequences);
+
+  /// From now on what the model exchanges with the replica's other ranks is timed; before `load`.
+  void time_exchange() { timed_.emplace(*replica_); }
+  /// Seconds in those exchanges, waiting included.
+  double exchange_seconds() const { return timed_ ? timed_->seconds() : 0; }
 
   /// Loads this rank's weights, and the drafter.
   void load(const runtime::LlamaModel::Limits& limits, std::int32_t num_pages);
@@ -67,10 +84,11 @@ class Deployment {
   runtime::LlamaModel& model() { return *model_; }
   Drafting& drafting() { return *drafting_; }
   const runtime::KvCache& cache() const { return *cache_; }
+  int threads() const { return placement_.threads; }
+  std::size_t kv_page_bytes() const { return runtime::kv_page_bytes(config_, plan_, kv_format_); }
 
  private:
   void read_model(const ModelOptions& options);
-  void make_backend(const ClusterOptions& options);
   void compare_ranks();
 
   parallel::World& world_;
@@ -80,6 +98,7 @@ class Deployment {
   runtime::WeightFormats formats_;
   kernels::KvFormat kv_format_ = kernels::KvFormat::kBf16;
   std::unique_ptr<parallel::Communicator> replica_;
+  std::optional<parallel::TimedCommunicator> timed_;  // around it
   runtime::ShardPlan plan_;
   parallel::Placement placement_;
   std::unique_ptr<kernels::Backend> backend_;

@@ -33,16 +33,21 @@ drafter::DraftShape parse_draft_shape(const std::string& text) {
   return shape;
 }
 
+drafter::DraftShape draft_shape(const DraftOptions& options) {
+  if (options.shape == "off") return {};
+  drafter::DraftShape shape =
+      options.shape == "auto" ? kLargestAutomatic : parse_draft_shape(options.shape);
+  if (options.max_nodes > 0) shape.max_nodes = options.max_nodes;
+  shape.any_candidate = shape.max_nodes > 0;
+  return shape;
+}
+
 Drafting::Drafting(const DraftOptions& options, const runtime::DraftedModel& model) {
   const bool head = options.drafter != "none";
+  const drafter::DraftShape shape = draft_shape(options);
+  if (shape.depth == 0 || (!head && !options.lookup)) return;
   automatic_ = options.shape == "auto";
-  const bool off = options.shape == "off";
-  const drafter::DraftShape shape =
-      automatic_ || off ? kLargestAutomatic : parse_draft_shape(options.shape);
-  if (off || (!head && !options.lookup)) return;
   shape_ = shape;
-  if (options.max_nodes > 0) shape_.max_nodes = options.max_nodes;
-  shape_.any_candidate = shape_.max_nodes > 0;
   shared_noise_ = options.noise == "shared";
   if (head) {
     files_.emplace(runtime::DrafterFiles::open(

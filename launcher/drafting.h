@@ -53,6 +53,10 @@ class Drafting {
   std::optional<runtime::DraftPlanner> planner_;
 };
 
+/// What options ask for: of `off` nothing, of `auto` the largest that it chooses within. Throws
+/// ConfigError if they name no shape.
+drafter::DraftShape draft_shape(const DraftOptions& options);
+
 /// "4x5" to width 4 and depth 5; ConfigError unless both are within bounds.
 drafter::DraftShape parse_draft_shape(const std::string& text);
 

@@ -10,6 +10,7 @@
 #include "launcher/command_line.h"
 #include "launcher/deployment.h"
 #include "launcher/generate_report.h"
+#include "launcher/report_file.h"
 #include "launcher/work_run.h"
 #include "runtime/job/exchange.h"
 
@@ -77,14 +78,6 @@ runtime::OutputManifest manifest_of(const GenerateOptions& options, const Deploy
                       {"stop", runtime::Json(sampling.stop).dump()},
                       {"started", std::to_string(started.time_since_epoch().count())}};
   return manifest;
-}
-
-// A report that cannot be written is found before the work, not after it.
-void check_report_path(const std::filesystem::path& path) {
-  if (path.empty()) return;
-  if (!std::ofstream(path, std::ios::app)) {
-    throw ConfigError("--report {}: cannot be opened for writing", path.string());
-  }
 }
 
 // Everything of the input that can be checked without the model's weights.
@@ -165,7 +158,7 @@ void GenerateRun::prepare() {
         options_.output, options_.resume,
         manifest_of(options_, deployment_, *files_.input, started), *files_.input);
     if (options_.dry_run) return;
-    check_report_path(options_.report);
+    check_writable("--report", options_.report);
     job_.emplace(*files_.input, *encoder_, files_.output, runtime::OutputFile::open(files_.output),
                  runtime::ResultFormat{.model = model_name(options_.model.model),
                                        .token_ids = options_.token_ids});

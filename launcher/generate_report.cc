@@ -1,41 +1,25 @@
 #include "launcher/generate_report.h"
 
 #include <fmt/ranges.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <fstream>
 #include <iostream>
-#include <numeric>
 
-#include "kernels/core/error.h"
 #include "launcher/deployment.h"
+#include "launcher/report_file.h"
 #include "launcher/version.h"
+#include "runtime/bench/machine.h"
+#include "runtime/bench/statistics.h"
 #include "runtime/files/json.h"
 
 namespace paceline::launcher {
 
+using runtime::mean;
 using runtime::OrderedJson;
+using runtime::percentile;
+using runtime::ratio;
 
 namespace {
-
-// The value that a share of the sorted values does not exceed; 0 if there is none.
-double percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const auto last = static_cast<double>(values.size() - 1);
-  return values[static_cast<std::size_t>(share * last + 0.5)];
-}
-
-double mean(const std::vector<double>& values) {
-  if (values.empty()) return 0;
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-double ratio(double numerator, double denominator) {
-  return denominator > 0 ? numerator / denominator : 0;
-}
 
 struct Derived {
   double tokens_per_second = 0;
@@ -49,17 +33,6 @@ Derived derive(const GenerateFigures& figures) {
   return {ratio(generated, figures.run_seconds),
           ratio(generated, static_cast<double>(totals.steps)), mean(totals.ttft_ms),
           percentile(totals.ttft_ms, 0.5), percentile(totals.ttft_ms, 0.99)};
-}
-
-// How often a tree that reached a depth was accepted so far, by depth from 1.
-std::vector<double> acceptance_by_depth(const runtime::EngineStats& stats) {
-  std::vector<double> shares;
-  for (std::size_t depth = 0; depth < stats.drafted_at.size(); ++depth) {
-    if (stats.drafted_at[depth] == 0) break;
-    shares.push_back(static_cast<double>(stats.accepted_at[depth]) /
-                     static_cast<double>(stats.drafted_at[depth]));
-  }
-  return shares;
 }
 
 // All replicas' together.
@@ -108,6 +81,16 @@ OrderedJson replica_json(const runtime::ReplicaReport& replica) {
 }
 
 }  // namespace
+
+std::vector<double> acceptance_by_depth(const runtime::EngineStats& stats) {
+  std::vector<double> shares;
+  for (std::size_t depth = 0; depth < stats.drafted_at.size(); ++depth) {
+    if (stats.drafted_at[depth] == 0) break;
+    shares.push_back(static_cast<double>(stats.accepted_at[depth]) /
+                     static_cast<double>(stats.drafted_at[depth]));
+  }
+  return shares;
+}
 
 std::string summary_text(const GenerateFigures& figures) {
   const runtime::JobTotals& totals = figures.totals;
@@ -183,16 +166,11 @@ void write_report(const std::filesystem::path& path, const GenerateFigures& figu
   json["replicas"] = OrderedJson::array();
   for (const auto& replica : figures.replicas) json["replicas"].push_back(replica_json(replica));
   json["checksum"] = figures.checksum.empty() ? OrderedJson() : OrderedJson(figures.checksum);
-  std::ofstream file(path);
-  file << json.dump(2) << "\n";
-  if (!file.flush()) throw ConfigError("--report {}: cannot be written", path.string());
+  write_file("--report", path.string(), json.dump(2) + "\n");
 }
 
 std::vector<std::uint64_t> gather_peak_memory(parallel::Communicator& ranks) {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto mine = static_cast<std::uint64_t>(usage.ru_maxrss) << 10;  // from KiB
-  return gather_values(ranks, mine);
+  return gather_values(ranks, runtime::peak_resident_memory());
 }
 
 std::string model_name(const std::filesystem::path& directory) {

@@ -33,6 +33,9 @@ std::string summary_text(const GenerateFigures& figures);
 /// As JSON; ConfigError if the file cannot be written.
 void write_report(const std::filesystem::path& path, const GenerateFigures& figures);
 
+/// How often a tree that reached a depth was accepted so far, by depth from 1.
+std::vector<double> acceptance_by_depth(const runtime::EngineStats& stats);
+
 /// Peak resident memory of every rank in bytes (all ranks call it).
 std::vector<std::uint64_t> gather_peak_memory(parallel::Communicator& ranks);
 

@@ -9,8 +9,6 @@ namespace paceline::launcher {
 
 namespace {
 
-// "512MB", "2 GB" or a plain number of bytes to that number; units are powers of 1000, or of 1024
-// with an i (MiB).
 std::string to_bytes(std::string& text) {
   const std::string expected = "expected a size such as 512MB, 2GB or 1GiB, not " + text;
   std::uint64_t count = 0;
@@ -37,7 +35,7 @@ std::string to_bytes(std::string& text) {
 
 }  // namespace
 
-CLI::Validator size_in_bytes() { return CLI::Validator(to_bytes, "SIZE", "size"); }
+CLI::Validator size_validator() { return {to_bytes, "SIZE", "size"}; }
 
 void add_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model", options.model, "Hugging Face model directory")
@@ -105,7 +103,7 @@ void add_options(CLI::App& command, BatchOptions& options) {
       .add_option("--kv-memory", options.kv_memory,
                   "Memory per rank for keys and values, e.g. 512MB, 2GB (default: what --max-batch "
                   "requests of full length need, at most half of the free memory)")
-      ->transform(size_in_bytes())
+      ->transform(size_validator())
       ->option_text("SIZE")
       ->group("Batching");
 }
@@ -118,10 +116,11 @@ void add_options(CLI::App& command, DraftOptions& options) {
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
   command
-      .add_option("--draft", options.shape,
-                  "auto: as much as pays, chosen anew for each step by measured cost and learnt "
-                  "acceptance; off; or beams and tokens of each beam, up to 64x16, which is also the "
-                  "reach of --lookup")
+      .add_option(
+          "--draft", options.shape,
+          "auto: as much as pays, chosen anew for each step by measured cost and learnt "
+          "acceptance; off; or beams and tokens of each beam, up to 64x16, which is also the "
+          "reach of --lookup")
       ->option_text("auto|off|WIDTHxDEPTH")
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");

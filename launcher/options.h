@@ -12,6 +12,7 @@ struct ModelOptions {
   std::string weights = "auto";
   std::string kv_format = "auto";
   int virtual_shards = 8;
+  bool operator==(const ModelOptions&) const = default;
 };
 
 /// Which ranks, cores and instructions compute it.
@@ -20,6 +21,7 @@ struct ClusterOptions {
   int threads = 0;
   std::string isa;
   std::string exchange = "auto";
+  bool operator==(const ClusterOptions&) const = default;
 };
 
 /// How much is computed at once.
@@ -27,6 +29,7 @@ struct BatchOptions {
   int max_batch = 32;
   int max_batch_tokens = 512;
   std::uint64_t kv_memory = 0;
+  bool operator==(const BatchOptions&) const = default;
 };
 
 /// Who guesses tokens ahead, and how many. Answers do not depend on it.
@@ -37,10 +40,12 @@ struct DraftOptions {
   bool lookup = false;
   std::string noise = "shared";
   std::string weights = "auto";
+  bool operator==(const DraftOptions&) const = default;
 };
 
-/// Turns "512MB", "2 GB" or "1GiB" into a number of bytes.
-CLI::Validator size_in_bytes();
+/// Turns "512MB", "2 GB" or a plain number of bytes to that number; units are powers of 1000, or of
+/// 1024 with an i (MiB).
+CLI::Validator size_validator();
 
 /// Each option is declared once, here, with its name, default and help.
 void add_options(CLI::App& command, ModelOptions& options);

@@ -184,6 +184,8 @@ bool TrainRun::synthesize() {
         .complete = [this](const runtime::WorkResult& result) { synthesis_->complete(result); }};
     work.tick = [this](const auto&) { show_synthesis(); };
   }
+  shown_ = std::chrono::steady_clock::now();
+  if (is_server()) shown_tokens_ = synthesis_->answer_tokens();
   const std::vector<runtime::ReplicaReport> reports = run_work(context_, deployment_, work);
   const bool ended = std::ranges::any_of(reports, [](const runtime::ReplicaReport& report) {
     return report.end == runtime::RunEnd::kTerminated;
@@ -207,13 +209,10 @@ void TrainRun::show_synthesis() {
   const double seconds = std::chrono::duration<double>(now - shown_).count();
   if (seconds < 10) return;
   const std::int64_t tokens = synthesis_->answer_tokens();
-  std::cerr << fmt::format("{} prompts answered, {} user turns, {} answer tokens",
-                           synthesis_->answered(), synthesis_->user_turns(), tokens);
-  if (shown_.time_since_epoch().count() > 0) {
-    std::cerr << fmt::format(", {:.0f} a second",
-                             static_cast<double>(tokens - shown_tokens_) / seconds);
-  }
-  std::cerr << std::endl;
+  std::cerr << fmt::format(
+      "{} prompts answered, {} user turns, {} answer tokens, {:.0f} a second\n",
+      synthesis_->answered(), synthesis_->user_turns(), tokens,
+      static_cast<double>(tokens - shown_tokens_) / seconds);
   shown_ = now;
   shown_tokens_ = tokens;
 }

@@ -107,7 +107,7 @@ void add_recipe_options(CLI::App& command, TrainOptions& options) {
       .add_option("--cache-memory", options.cache_memory,
                   "Memory per rank for hidden states that later epochs use again (default: a "
                   "quarter of the free memory)")
-      ->transform(size_in_bytes())
+      ->transform(size_validator())
       ->option_text("SIZE")
       ->group(group);
   command.add_option("--learning-rate", options.learning_rate, "Its peak, after the warm-up")

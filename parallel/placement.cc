@@ -228,4 +228,15 @@ void bind_to_cpu(int cpu) {
   check(mask.apply(), "cannot bind to CPU {}", cpu);
 }
 
+KeptBinding::KeptBinding() {
+  CpuMask mask;
+  if (mask.read_from(0)) cpus_ = mask.cpus();
+}
+
+KeptBinding::~KeptBinding() {
+  CpuMask mask;
+  for (const int cpu : cpus_) mask.add(cpu);
+  if (!cpus_.empty()) mask.apply();
+}
+
 }  // namespace paceline::parallel

@@ -38,4 +38,17 @@ void bind(const Placement& placement);
 /// Binds the calling thread to one CPU.
 void bind_to_cpu(int cpu);
 
+/// Gives the calling thread back the CPUs that it may use now, when it ends: for a process that
+/// makes one backend after the other, each of which binds the thread that makes it.
+class KeptBinding {
+ public:
+  KeptBinding();
+  ~KeptBinding();
+  KeptBinding(const KeptBinding&) = delete;
+  KeptBinding& operator=(const KeptBinding&) = delete;
+
+ private:
+  std::vector<int> cpus_;
+};
+
 }  // namespace paceline::parallel

@@ -189,6 +189,15 @@ Exchange parse_exchange(std::string_view name) {
   throw ConfigError("exchange \"{}\": expected auto, shared or mpi", name);
 }
 
+std::string mpi_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  // Open MPI goes on with ", package: ...", MPICH with lines about its build.
+  const std::string_view whole(text, static_cast<std::size_t>(length));
+  return std::string(whole.substr(0, whole.find_first_of(",\n")));
+}
+
 World::World(Signals& signals) : state_(std::make_unique<State>(signals)) {}
 
 World::~World() {

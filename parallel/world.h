@@ -19,6 +19,9 @@ enum class Exchange { kAuto, kShared, kMpi };
 /// "auto", "shared" or "mpi"; ConfigError for anything else.
 Exchange parse_exchange(std::string_view name);
 
+/// The MPI library in use, "Open MPI v4.1.4".
+std::string mpi_version();
+
 /// This process as one rank of an MPI job, or as the only one if nothing launched it. One per
 /// process; all members are for the main thread. Ranks that die are noticed by a watchdog.
 class World {

@@ -72,6 +72,7 @@ class CpuBackend final : public Backend {
   void token_log_probs(const TokenLogProbsParams& params) override {
     cpu::token_log_probs(params, row_ops_, pool_);
   }
+  void sum_words(const SumWordsParams& params) override { cpu::sum_words(params, pool_); }
 
  private:
   cpu::Isa isa_;

@@ -22,5 +22,6 @@ void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPoo
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
 void token_log_probs(const TokenLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
+void sum_words(const SumWordsParams& params, ThreadPool& pool);
 
 }  // namespace paceline::kernels::cpu

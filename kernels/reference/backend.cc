@@ -54,6 +54,7 @@ class ReferenceBackend final : public Backend {
   void token_log_probs(const TokenLogProbsParams& params) override {
     run(reference::token_log_probs, params);
   }
+  void sum_words(const SumWordsParams& params) override { run(reference::sum_words, params); }
 
  private:
   template <typename Params>

@@ -19,5 +19,6 @@ void top_log_probs(const TopLogProbsParams& params);
 void compact_kv(const CompactKvParams& params);
 void select_tokens(const SelectTokensParams& params);
 void token_log_probs(const TokenLogProbsParams& params);
+void sum_words(const SumWordsParams& params);
 
 }  // namespace paceline::kernels::reference

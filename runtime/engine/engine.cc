@@ -16,7 +16,7 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
       backend_(backend),
       hooks_(std::move(hooks)),
       agreement_(communicator, hooks_.terminate),
-      drafting_(drafting),
+      drafting_(std::move(drafting)),
       scheduler_(limits),
       cache_(cache) {
   check(limits.num_pages == cache.num_pages && limits.page_size == cache.page_size,
@@ -111,6 +111,14 @@ std::vector<std::int32_t> Engine::select(const float* logits) {
        .rows = static_cast<std::int64_t>(rows),
        .vocab = model_.config().vocab_size});
   backend_.download(tokens.data(), tokens_.as<void>(), rows * sizeof(std::int32_t));
+  if (drafting_.override_choices) {
+    for (const SampledSequence& sampled : batch_.sampled) {
+      drafting_.override_choices(
+          *sampled.tree,
+          std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
+                                    static_cast<std::size_t>(sampled.tree->size()) + 1));
+    }
+  }
   return tokens;
 }
 
@@ -158,6 +166,7 @@ void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Acc
     ++stats_.accepted_at[depth];
   }
   stats_.tree_rows += tree.size();
+  stats_.generation_rows += tree.size();
   stats_.saved_rows += tree.saved_rows;
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -70,6 +71,9 @@ struct Drafting {
   /// Chooses a shape for every step instead, until a control says otherwise; needs a drafter whose
   /// scores are chances (MergedDrafter).
   DraftPlanner* planner = nullptr;
+  /// For benchmarks that pretend to have a better drafter (runtime/bench/simulated_acceptance.h):
+  /// may change the tokens chosen after a tree's root and nodes. Null: they are the model's.
+  std::function<void(const drafter::TokenTree&, std::span<std::int32_t>)> override_choices = {};
 };
 
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and

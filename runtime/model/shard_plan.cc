@@ -46,23 +46,40 @@ ShardPlan plan_shards(const ModelConfig& config, const WeightFormats& formats, i
   return plan;
 }
 
+namespace {
+
+std::size_t matrix_bytes(kernels::WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  const kernels::RowBytes row = kernels::row_bytes(format, cols);
+  return static_cast<std::size_t>(rows) * (row.values + row.scales + row.minimums);
+}
+
+std::size_t table_bytes(const ModelConfig& config, const WeightFormats& formats,
+                        const ShardPlan& plan) {
+  return matrix_bytes(formats.vocabulary, plan.vocabulary.size(), config.hidden_size);
+}
+
+}  // namespace
+
 std::size_t weight_bytes(const ModelConfig& config, const WeightFormats& formats,
                          const ShardPlan& plan) {
-  const auto matrix = [](kernels::WeightFormat format, std::int64_t rows, std::int64_t cols) {
-    const kernels::RowBytes row = kernels::row_bytes(format, cols);
-    return static_cast<std::size_t>(rows) * (row.values + row.scales + row.minimums);
-  };
   const std::int64_t hidden = config.hidden_size;
   const std::int64_t q = plan.query_heads.size() * config.head_dim;
   const std::int64_t kv = plan.kv_heads.size() * config.head_dim;
   const std::int64_t ffn = plan.ffn_cols.size();
-  const std::size_t layer =
-      matrix(formats.linear, q + 2 * kv + 2 * ffn, hidden) + matrix(formats.linear, hidden, q) +
-      matrix(formats.linear, hidden, ffn) + static_cast<std::size_t>(2 * hidden) * sizeof(float);
-  const std::size_t table = matrix(formats.vocabulary, plan.vocabulary.size(), hidden);
+  const std::size_t layer = matrix_bytes(formats.linear, q + 2 * kv + 2 * ffn, hidden) +
+                            matrix_bytes(formats.linear, hidden, q) +
+                            matrix_bytes(formats.linear, hidden, ffn) +
+                            static_cast<std::size_t>(2 * hidden) * sizeof(float);
+  const std::size_t table = table_bytes(config, formats, plan);
   return static_cast<std::size_t>(config.num_layers) * layer +
          (config.tie_word_embeddings ? 1 : 2) * table +
          static_cast<std::size_t>(hidden) * sizeof(float);
+}
+
+std::size_t weight_bytes_read(const ModelConfig& config, const WeightFormats& formats,
+                              const ShardPlan& plan) {
+  return weight_bytes(config, formats, plan) -
+         (config.tie_word_embeddings ? 0 : table_bytes(config, formats, plan));
 }
 
 std::string numerics_id(std::string_view backend, const WeightFormats& formats, int virtual_shards,

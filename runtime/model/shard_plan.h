@@ -39,6 +39,10 @@ ShardPlan plan_shards(const ModelConfig& config, const WeightFormats& formats, i
 std::size_t weight_bytes(const ModelConfig& config, const WeightFormats& formats,
                          const ShardPlan& plan);
 
+/// Of these, the bytes that a step reads: all but an embedding that is not the output matrix, too.
+std::size_t weight_bytes_read(const ModelConfig& config, const WeightFormats& formats,
+                              const ShardPlan& plan);
+
 /// Everything that output bits depend on besides the model and the request, as one string.
 std::string numerics_id(std::string_view backend, const WeightFormats& formats, int virtual_shards,
                         kernels::KvFormat kv);

@@ -42,13 +42,13 @@ LENGTHS = [(290, 24), (33, 24), (5, 30), (256, 24), (150, 17), (96, 24), (60, 11
 # Every second request is greedy; the others take these. Without a seed it is the default one.
 SAMPLING = [
     {"temperature": 0.3, "seed": 11},
-    {"temperature": 0.7},
+    {"temperature": 1},
     {"temperature": 1.5, "top_k": 40, "seed": 2**63 - 1},
     {"temperature": 0.7, "top_p": 0.9, "seed": 0},
     {"temperature": 0.3, "top_k": 3},
     {"temperature": 1.5},
     {"temperature": 1.5, "top_p": 0.5},
-    {"temperature": 0.7, "top_k": 5, "top_p": 0.8, "seed": 5},
+    {"temperature": 1, "top_k": 5, "top_p": 0.8, "seed": 5},
 ]
 
 

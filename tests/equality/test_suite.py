@@ -148,6 +148,32 @@ class Requests(unittest.TestCase):
         self.assertTrue(any("temperature" in request and "seed" not in request
                             for request in requests))
 
+    def test_every_run_samples_at_every_temperature(self):
+        temperatures = {request.get("temperature", 0) for request in cases.CASES[0].requests()}
+        self.assertEqual(temperatures, {0, 0.3, 0.7, 1, 1.5})
+
+
+class RealModel(unittest.TestCase):
+    def setUp(self):
+        self.script = load_script("real_model")
+
+    def test_chats_differ_and_temperatures_take_turns(self):
+        requests = self.script.requests_of(100, 128, every_temperature=False)
+        self.assertEqual(len({request["messages"][0]["content"] for request in requests}), 100)
+        temperatures = [request["temperature"] for request in requests]
+        self.assertEqual([temperatures.count(level) for level in (0, 0.7, 1.0)], [34, 33, 33])
+        whole = self.script.requests_of(100, 128, every_temperature=True)
+        self.assertEqual(len({request["custom_id"] for request in whole}), 300)
+
+    def test_every_draft_runs_and_every_number_of_ranks(self):
+        for drafts in (["none", "lookup"], list(self.script.DRAFTS)):
+            rows = self.script.rows_of(drafts, full=False)
+            self.assertEqual([draft for draft, _, _ in rows], drafts)
+            self.assertIn(3, [ranks for _, ranks, _ in rows])
+            full = self.script.rows_of(drafts, full=True)
+            self.assertEqual({(draft, ranks) for draft, ranks, _ in full},
+                             {(draft, ranks) for draft in drafts for ranks in (1, 2, 3)})
+
 
 def load_tests(loader, tests, pattern):
     tests.addTests(doctest.DocTestSuite(command))

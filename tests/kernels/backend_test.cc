@@ -97,5 +97,30 @@ TEST(Backend, RefusesOptionsThatCannotBe) {
   }
 }
 
+// 1 + 2 + ... + n, with a word that makes the sum wrap, at sizes around a cache line and a thread's
+// share.
+TEST(Backend, SumsWords) {
+  for (const auto& backend : all_backends()) {
+    for (const std::int64_t count : {0, 1, 7, 8, 9, 4096, 20'003}) {
+      std::vector<std::uint64_t> words(static_cast<std::size_t>(count) + 1);
+      for (std::int64_t i = 0; i < count; ++i) words[i] = static_cast<std::uint64_t>(i) + 1;
+      const Buffer memory = backend->allocate(words.size() * sizeof(std::uint64_t));
+      auto* device = memory.as<std::uint64_t>();
+      const Buffer sum = backend->allocate(sizeof(std::uint64_t));
+      const auto sum_of = [&](std::int64_t some) {
+        backend->upload(device, words.data(), words.size() * sizeof(std::uint64_t));
+        backend->sum_words({.words = device, .sum = sum.as<std::uint64_t>(), .count = some});
+        std::uint64_t got = 0;
+        backend->download(&got, sum.as<void>(), sizeof(got));
+        return got;
+      };
+      const auto expected = static_cast<std::uint64_t>(count * (count + 1) / 2);
+      EXPECT_EQ(sum_of(count), expected) << backend->description();
+      words[count] = ~std::uint64_t{0};
+      EXPECT_EQ(sum_of(count + 1), expected - 1) << backend->description();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace paceline::kernels

@@ -74,5 +74,26 @@ TEST(BindTest, AThreadRunsWhereItIsBound) {
   }).join();
 }
 
+// CPUs that the calling thread may use.
+int usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  return CPU_COUNT(&set);
+}
+
+TEST(BindTest, AKeptBindingUndoesWhatWasBoundMeanwhile) {
+  const std::vector<int> cpus = allowed_cpus();
+  std::thread([&] {
+    const int before = usable_cpus();
+    {
+      const KeptBinding kept;
+      bind_to_cpu(cpus.front());
+      EXPECT_EQ(usable_cpus(), 1);
+    }
+    EXPECT_EQ(usable_cpus(), before);
+  }).join();
+}
+
 }  // namespace
 }  // namespace paceline::parallel
