@@ -11,9 +11,14 @@
 
 namespace paceline::launcher {
 
-namespace {
+std::string size_text(std::uint64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size >= 1e9) return fmt::format("{:.2f} GB", size / 1e9);
+  if (size >= 1e6) return fmt::format("{:.1f} MB", size / 1e6);
+  return fmt::format("{:.1f} kB", size / 1e3);
+}
 
-// What the kernel would give without swapping, in bytes.
+// What the kernel would give without swapping.
 std::uint64_t free_memory() {
   std::ifstream info("/proc/meminfo");
   for (std::string key; info >> key;) {
@@ -22,15 +27,6 @@ std::uint64_t free_memory() {
     info.ignore(256, '\n');
   }
   return std::uint64_t{4} << 30;
-}
-
-}  // namespace
-
-std::string size_text(std::uint64_t bytes) {
-  const auto size = static_cast<double>(bytes);
-  if (size >= 1e9) return fmt::format("{:.2f} GB", size / 1e9);
-  if (size >= 1e6) return fmt::format("{:.1f} MB", size / 1e6);
-  return fmt::format("{:.1f} kB", size / 1e3);
 }
 
 std::vector<std::string> gather_texts(parallel::Communicator& group, const std::string& mine) {
