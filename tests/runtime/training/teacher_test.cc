@@ -51,7 +51,7 @@ struct TeacherRank {
               std::int32_t pages = 3)
       : backend(kernels::make_cpu_backend({})),
         model("llama_gqa",
-              {.limits = {.max_sequences = 8,
+              {.limits = {.max_sequences = 1,
                           .max_rows = rows,
                           .page_size = kPageSize,
                           .num_pages = pages}},
@@ -141,7 +141,7 @@ TEST_F(EngineTeacherTest, HiddenStatesAreTheEnginesWhateverIsFedWithThem) {
     const std::vector<float> hidden = alone(text);
     expected.insert(expected.end(), hidden.begin() + text.prompt_tokens * kHidden, hidden.end());
   }
-  for (const auto [rows, pages] : {std::pair(1, 2), std::pair(24, 3), std::pair(512, 64)}) {
+  for (const auto& [rows, pages] : {std::pair(1, 2), std::pair(24, 3), std::pair(512, 64)}) {
     TeacherRank rank(split_, *single_, TeacherRank::small_options(), rows, pages);
     std::vector<float> hidden;
     rank.states.append(fed, hidden);
