@@ -24,7 +24,9 @@ TEST(TimedCommunicator, PassesEverythingOnAndCountsTheWait) {
     timed.all_gather({&mine, 1}, all, sizes);
     EXPECT_EQ(all[0], std::byte{7});
     EXPECT_EQ(all[1], std::byte{8});
-    if (timed.rank() == 0) EXPECT_GE(timed.seconds(), 0.01);
+    if (timed.rank() == 0) {
+      EXPECT_GE(timed.seconds(), 0.01);
+    }
 
     std::byte told{static_cast<unsigned char>(timed.rank())};
     timed.broadcast({&told, 1}, 1);
