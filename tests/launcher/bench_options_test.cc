@@ -87,7 +87,10 @@ TEST(ExpandSweep, RefusesWhatItCannotDo) {
 
 TEST(SimulatedAcceptance, NeedsADrafterDeepEnough) {
   EXPECT_THAT(Command({"--simulate-acceptance", "3"}).refusal(), HasSubstr("needs a --drafter"));
-  EXPECT_EQ(Command({"--simulate-acceptance", "3", "--drafter", "d"}).refusal(), "accepted");
+  EXPECT_EQ(Command({"--simulate-acceptance", "3", "--drafter", "d", "--draft", "4x4"}).refusal(),
+            "accepted");
+  EXPECT_THAT(Command({"--simulate-acceptance", "3", "--drafter", "d"}).refusal(),
+              HasSubstr("--draft of given shape"));
   EXPECT_THAT(Command({"--simulate-acceptance", "3", "--drafter", "d", "--lookup"}).refusal(),
               HasSubstr("no --lookup"));
   EXPECT_THAT(

@@ -56,6 +56,7 @@ TEST(GenerateReport, SumsUpForPeople) {
 
 TEST(GenerateReport, SaysWhoDrafted) {
   GenerateFigures figures = example();
+  figures.replicas.assign(1, {});
   EXPECT_EQ(summary_text(figures).find("drafter"), std::string::npos);
   figures.drafters = {"Medusa", "lookup"};
   figures.replicas[0].stats.tree_rows = 10;
