@@ -134,7 +134,7 @@ void add_options(CLI::App& command, BenchOptions& options) {
                   "Accept drafts as if a step gave so many tokens; the answers are not the model's")
       ->check(CLI::Range(1.0, drafter::kMaxDraftDepth + 1.0))
       ->option_text("TOKENS_PER_STEP")
-      ->group("Speculation (changes the speed, never the answers)");
+      ->group(kLoad);
   add_load_options(command, options);
   command
       .add_option("--repeat", options.repeat, "Measured runs of each test, after one to warm up")

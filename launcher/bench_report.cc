@@ -184,7 +184,14 @@ std::string test_text(const BenchReport& report, const BenchTest& test) {
   add_speeds(test, setting.ranks, lines);
   const Figure* tokens_per_step = find_figure(test.speeds, "tokens_per_step");
   if (tokens_per_step != nullptr) {
-    add_drafts(test, runtime::mean(tokens_per_step->values), lines);
+    const double reached = runtime::mean(tokens_per_step->values);
+    add_drafts(test, reached, lines);
+    // Somewhat less is due to the first token, which comes with the prompt.
+    if (test.draft != "off" && reached < 0.9 * report.simulated) {
+      lines.add("warning", fmt::format("{:g} tokens a step were to be simulated: the trees are too "
+                                       "shallow, or the answers too short",
+                                       report.simulated));
+    }
   }
   add_machine(test, setting, lines);
   add_ranks(test, lines);
@@ -194,8 +201,12 @@ std::string test_text(const BenchReport& report, const BenchTest& test) {
               fmt::format("{} requests, {} tokens, {:.3f} a step, {:.2f} ms a token", task.requests,
                           task.new_tokens, task.tokens_per_step, task.tpot_ms));
   }
-  return fmt::format("\n{}, draft {}, {}, {} run{}\n{}", names.whole, draft_text(report, test),
-                     setting.numerics_id, test.runs, test.runs == 1 ? "" : "s", lines.take());
+  const auto count = [](int number, const char* what) {
+    return fmt::format("{} {}{}", number, what, number == 1 ? "" : "s");
+  };
+  return fmt::format("\n{}, draft {}, {} of {}, {}, {}\n{}", names.whole, draft_text(report, test),
+                     count(setting.ranks, "rank"), count(setting.threads, "thread"),
+                     setting.numerics_id, count(test.runs, "run"), lines.take());
 }
 
 std::string step_cost_text(const BenchReport& report) {

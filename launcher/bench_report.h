@@ -13,7 +13,7 @@ namespace paceline::launcher {
 /// With what a test ran: one loaded model.
 struct BenchSetting {
   std::string numerics_id = {};
-  std::string weights = {};  // as asked for: "auto", "int4"
+  std::string weights = {};  // of attention and FFN: "int4g32"
   std::string backend = {};  // "avx512vnni"
   int threads = 1;           // of a rank
   int ranks = 1;

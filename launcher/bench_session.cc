@@ -267,7 +267,7 @@ BenchSetting BenchSession::setting() {
   const runtime::WeightFormats& formats = deployment_.formats();
   const std::string backend = deployment_.backend().description();
   return {.numerics_id = deployment_.numerics_id(),
-          .weights = options_.model.weights,
+          .weights = std::string(kernels::format_name(formats.linear)),
           .backend = backend.substr(0, backend.find(',')),
           .threads = deployment_.threads(),
           .ranks = context_.world.size(),

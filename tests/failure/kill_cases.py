@@ -238,7 +238,7 @@ def kill_mpirun(suite):
     """The ranks notice that their launcher is gone."""
     directory = suite.directory()
     model = suite.models / "llama_gqa"
-    source = inputs.two_part_requests(directory / "input.jsonl", 30, 80)
+    source = inputs.two_part_requests(directory / "input.jsonl", 30, 240)
     reference = suite.reference(model, source)
     for ranks, tp in LAYOUTS if suite.full else ((2, 2), (4, 2)):
         attacked = Disturbed(suite, f"mpirun {ranks}", model, source, reference, ranks, tp)

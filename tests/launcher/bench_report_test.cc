@@ -115,7 +115,7 @@ TEST(BenchText, SaysWhatATableHasNoRoomFor) {
   const std::string text = bench_text(example());
   for (const char* line :
        {"Test CPU, 2 cores, 16.00 GB of memory; Open MPI v4.1.4",
-        "pp512+tg128 @ c8, draft off, cpu,w=int4, 3 runs",
+        "pp512+tg128 @ c8, draft off, 2 ranks of 1 thread, cpu,w=int4, 3 runs",
         "  prefill tok/s       1100.00 ± 100.00, median 1100.00, 1000.00 to 1200.00",
         "  output tok/s        80.00 ± 0.00, median 80.00, 80.00 to 80.00; 40.00 a rank",
         "  ttft_ms             20.00 ± 10.00, p50 20.00, p90 28.00, p99 29.80",
@@ -125,7 +125,8 @@ TEST(BenchText, SaysWhatATableHasNoRoomFor) {
         "5.0 MB a rank",
         "  rank 0              computes 4.000 ms a step, exchanges 1.000, agrees 0.500",
         "  skew                rank 1 computes 20 % longer than the average",
-        "mt_bench+tg128 @ c1 r2.5, draft head 8x4, 12 nodes, cpu,w=int4, 3 runs",
+        "mt_bench+tg128 @ c1 r2.5, draft head 8x4, 12 nodes, 2 ranks of 1 thread, cpu,w=int4, 3 "
+        "runs",
         "  accepted by depth   0.50 0.25",
         "  tree size           6.0 nodes, 25 % of the rows saved by merging",
         "  energy              0.50 ± 0.00 J a token",
@@ -144,6 +145,9 @@ TEST(BenchText, WarnsOfWhatSpoilsAFigure) {
   report.tests[0].speeds.push_back({"preemptions", {0, 3, 0}});
   EXPECT_THAT(bench_text(report), HasSubstr("warning             1.0 preemptions a run"));
   EXPECT_THAT(bench_text(report), HasSubstr("warning             2 requests failed"));
+  EXPECT_THAT(bench_text(report), Not(HasSubstr("too shallow")));  // nothing is drafted
+  report.tests[0].draft = "8x4";
+  EXPECT_THAT(bench_text(report), HasSubstr("3.5 tokens a step were to be simulated"));
   EXPECT_THAT(markdown_table(report),
               HasSubstr("simulated: drafts are accepted as if a step gave 3.5 tokens; the tokens "
                         "are not the model's"));

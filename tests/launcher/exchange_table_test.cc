@@ -49,7 +49,7 @@ TEST(ExchangeTable, IsALineForEachSize) {
   const runtime::OrderedJson json = exchange_json(timings);
   EXPECT_EQ(json["schema"], 1);
   EXPECT_EQ(json["exchanges"][0]["bytes"], 4096);
-  EXPECT_EQ(json["exchanges"][0]["busbw_gb_per_s"], 2.048);
+  EXPECT_DOUBLE_EQ(json["exchanges"][0]["busbw_gb_per_s"].get<double>(), 2.048);
 }
 
 }  // namespace
