@@ -92,8 +92,15 @@ void add_recipe_options(CLI::App& command, TrainOptions& options) {
       ->capture_default_str()
       ->group(group);
   command
+      .add_option("--depth-share", options.depth_share,
+                  "Of the positions that look so far ahead, look one token further: fewer products "
+                  "for depths that drafts seldom reach")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->group(group);
+  command
       .add_option("--batch", options.batch_positions,
-                  "Positions of a step, over all ranks, each of --depth tokens")
+                  "Positions of a step, over all ranks, each of up to --depth tokens")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str()
       ->group(group);
@@ -182,7 +189,7 @@ std::vector<std::pair<std::string, std::string>> recipe(const TrainOptions& opti
   const drafter::AdamWOptions& adamw = training.adamw;
   const bool bf16 = training.precision == drafter::GemmPrecision::kBf16;
   std::vector<std::pair<std::string, std::string>> rows{
-      {"--depth", fmt::format("{}, loss weights 0.9^i", options.depth)},
+      {"--depth", fmt::format("{}, loss weights 0.9^i, shares {:.3g}^i", options.depth, options.depth_share)},
       {"--batch", fmt::format("{} positions", options.batch_positions)},
       {"--loss", options.loss},
       {"--learning-rate",

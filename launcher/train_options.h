@@ -38,6 +38,7 @@ struct TrainOptions {
   double minutes = 0;
   std::uint64_t epochs = 0;
   int depth = 5;
+  double depth_share = 1;
   std::int64_t batch_positions = 1024;
   std::int64_t group_positions = 65536;
   std::uint64_t cache_memory = 0;

@@ -33,11 +33,12 @@ runtime::TeacherOptions teacher_options(const TrainOptions& options, Deployment&
   return {
       .order = {.batch_positions = options.batch_positions,
                 .group_positions = options.group_positions,
-                .window = 64,
+                .window = 8,
                 .seed = options.seed,
                 .replicas = deployment.num_replicas(),
                 .ranks_per_replica = deployment.tp()},
       .depth = options.depth,
+      .depth_share = options.depth_share,
       .bf16 = training_options(options).precision == drafter::GemmPrecision::kBf16,
       .cache_bytes = options.cache_memory > 0 ? options.cache_memory : free_memory() / 4 / ranks,
       .replica = deployment.world().rank() / deployment.tp(),

@@ -9,21 +9,29 @@
 namespace paceline::drafter {
 namespace {
 
-// Four numbers at a time (GCC's vector extension): every x86-64 CPU has instructions for these.
-constexpr std::int64_t kLanes = 4;
-using Lanes [[gnu::vector_size(16)]] = float;
-using IntLanes [[gnu::vector_size(16)]] = std::int32_t;
+// Sixteen numbers at a time (GCC's vector extension). What works on a whole row is compiled once for
+// each instruction set below and chosen at start; the lanes, and with them each sum's order, are the
+// same on all.
+constexpr std::int64_t kLanes = 16;
+using Lanes [[gnu::vector_size(64)]] = float;
+using IntLanes [[gnu::vector_size(64)]] = std::int32_t;
 
-Lanes load(const float* from) {
+// Inlined, so that each clone has its own: vectors are never passed between instruction sets, which
+// is what the compiler warns of.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#define PACELINE_INLINE [[gnu::always_inline]] inline
+#define PACELINE_CLONES [[gnu::target_clones("avx512f", "avx2", "default")]]
+
+PACELINE_INLINE Lanes load(const float* from) {
   Lanes lanes;
   std::memcpy(&lanes, from, sizeof lanes);
   return lanes;
 }
-void store(Lanes lanes, float* to) { std::memcpy(to, &lanes, sizeof lanes); }
-Lanes all(float value) { return Lanes{value, value, value, value}; }
+PACELINE_INLINE void store(Lanes lanes, float* to) { std::memcpy(to, &lanes, sizeof lanes); }
+PACELINE_INLINE Lanes all(float value) { return Lanes{} + value; }
 
 /// e^x within 2 ulp for x in [-87, 88]; a smaller x counts as -87, a larger as 88.
-Lanes exponential(Lanes x) {
+PACELINE_INLINE Lanes exponential(Lanes x) {
   x = x > all(88.0f) ? all(88.0f) : x;
   x = x < all(-87.0f) ? all(-87.0f) : x;
   // Adding 1.5 * 2^23 rounds to an integer n, which the low bits then hold: x = n ln 2 + r.
@@ -42,11 +50,18 @@ Lanes exponential(Lanes x) {
   return p * reinterpret_cast<Lanes>(exponent << 23);
 }
 
-float sum_of(Lanes lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
+PACELINE_INLINE float sum_of(Lanes lanes) {
+  float sums[kLanes];
+  store(lanes, sums);
+  for (std::int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (std::int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+  }
+  return sums[0];
+}
 
-/// f(lanes at i) for each four elements of a row, the last ones padded.
+/// out := f(in, out), lanes by lanes, the last ones padded with zeros.
 template <typename Function>
-void for_lanes(std::span<const float> in, std::span<float> out, Function f) {
+PACELINE_INLINE void for_lanes(std::span<const float> in, std::span<float> out, Function f) {
   const std::int64_t n = std::ssize(out);
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(f(load(&in[i]), load(&out[i])), &out[i]);
@@ -56,6 +71,39 @@ void for_lanes(std::span<const float> in, std::span<float> out, Function f) {
   std::copy(out.begin() + i, out.end(), tail_out);
   store(f(load(tail_in), load(tail_out)), tail_out);
   std::copy_n(tail_out, n - i, out.begin() + i);
+}
+#define PACELINE_LANES(...) [=](__VA_ARGS__) __attribute__((always_inline))
+
+PACELINE_INLINE Lanes sigmoid(Lanes x) { return all(1.0f) / (all(1.0f) + exponential(-x)); }
+/// silu'(x) = s (1 + x (1 - s)), s = sigmoid(x).
+PACELINE_INLINE Lanes silu_slope(Lanes x) {
+  const Lanes s = sigmoid(x);
+  return s * (all(1.0f) + x * (all(1.0f) - s));
+}
+
+PACELINE_CLONES void silu_row(std::span<const float> in, std::span<float> out) {
+  for_lanes(in, out, PACELINE_LANES(Lanes x, Lanes) { return x * sigmoid(x); });
+}
+
+PACELINE_CLONES void add_row(std::span<const float> in, std::span<float> out) {
+  for_lanes(in, out, PACELINE_LANES(Lanes x, Lanes y) { return y + x; });
+}
+
+PACELINE_CLONES void scale_row(float factor, std::span<float> row) {
+  const Lanes by = all(factor);
+  for_lanes(row, row, PACELINE_LANES(Lanes x, Lanes) { return x * by; });
+}
+
+/// d := d silu'(in)
+PACELINE_CLONES void silu_gradient_row(std::span<const float> in, std::span<float> d) {
+  for_lanes(in, d, PACELINE_LANES(Lanes x, Lanes y) { return y * silu_slope(x); });
+}
+
+/// row := row to_q - p to_p
+PACELINE_CLONES void distillation_gradient_row(std::span<const float> p, float to_p, float to_q,
+                                               std::span<float> row) {
+  const Lanes by_p = all(to_p), by_q = all(to_q);
+  for_lanes(p, row, PACELINE_LANES(Lanes x, Lanes e) { return e * by_q - x * by_p; });
 }
 
 constexpr std::int64_t kRowsOfATask = 8;
@@ -77,8 +125,6 @@ void for_rows(std::int64_t rows, kernels::ThreadPool& pool, Function f) {
   });
 }
 
-Lanes sigmoid(Lanes x) { return all(1.0f) / (all(1.0f) + exponential(-x)); }
-
 void check_same_shape(ConstMatrix a, ConstMatrix b) {
   check(a.rows == b.rows && a.cols == b.cols, "[{}, {}] and [{}, {}] differ in shape", a.rows,
         a.cols, b.rows, b.cols);
@@ -90,7 +136,7 @@ struct Exponentials {
 };
 
 /// row[i] := e^(row[i] - shift)
-Exponentials exponentials(std::span<float> row, float shift) {
+PACELINE_CLONES Exponentials exponentials(std::span<float> row, float shift) {
   const std::int64_t n = std::ssize(row);
   Lanes sums[4] = {}, weighted[4] = {};
   std::int64_t i = 0;
@@ -115,7 +161,7 @@ Exponentials exponentials(std::span<float> row, float shift) {
   return result;
 }
 
-float largest(std::span<const float> row) {
+PACELINE_CLONES float largest(std::span<const float> row) {
   const std::int64_t n = std::ssize(row);
   float result = row[0];
   std::int64_t i = 0;
@@ -131,7 +177,7 @@ float largest(std::span<const float> row) {
   return result;
 }
 
-double dot(std::span<const float> a, std::span<const float> b) {
+PACELINE_CLONES double dot(std::span<const float> a, std::span<const float> b) {
   const std::int64_t n = std::ssize(a);
   Lanes sums[4] = {};
   std::int64_t i = 0;
@@ -149,17 +195,15 @@ double dot(std::span<const float> a, std::span<const float> b) {
 
 void silu(ConstMatrix in, Matrix out, kernels::ThreadPool& pool) {
   check_same_shape(in, out);
-  for_rows(in.rows, pool, [&](std::int64_t r) {
-    for_lanes(in.row(r), out.row(r), [](Lanes x, Lanes) { return x * sigmoid(x); });
-  });
+  for_rows(in.rows, pool, [&](std::int64_t r) { silu_row(in.row(r), out.row(r)); });
 }
 
 void add_silu(ConstMatrix x, ConstMatrix in, Matrix out, kernels::ThreadPool& pool) {
   check_same_shape(x, out);
   check_same_shape(in, out);
   for_rows(in.rows, pool, [&](std::int64_t r) {
-    for_lanes(in.row(r), out.row(r), [](Lanes a, Lanes) { return a * sigmoid(a); });
-    for_lanes(x.row(r), out.row(r), [](Lanes b, Lanes y) { return b + y; });
+    silu_row(in.row(r), out.row(r));
+    add_row(x.row(r), out.row(r));
   });
 }
 
@@ -167,25 +211,14 @@ void silu_gradient(ConstMatrix in, ConstMatrix d_out, Matrix d_in, kernels::Thre
   check_same_shape(in, d_out);
   check_same_shape(in, d_in);
   for_rows(in.rows, pool, [&](std::int64_t r) {
-    // silu'(x) = s (1 + x (1 - s)), s = sigmoid(x).
-    const auto slope = [](Lanes x) {
-      const Lanes s = sigmoid(x);
-      return s * (all(1.0f) + x * (all(1.0f) - s));
-    };
-    if (d_in.data != d_out.data) {
-      for_lanes(in.row(r), d_in.row(r), [&](Lanes x, Lanes) { return slope(x); });
-      for_lanes(d_out.row(r), d_in.row(r), [](Lanes d, Lanes s) { return d * s; });
-    } else {
-      for_lanes(in.row(r), d_in.row(r), [&](Lanes x, Lanes d) { return d * slope(x); });
-    }
+    if (d_in.data != d_out.data) std::ranges::copy(d_out.row(r), d_in.row(r).begin());
+    silu_gradient_row(in.row(r), d_in.row(r));
   });
 }
 
 void add_bias(std::span<const float> bias, Matrix out, kernels::ThreadPool& pool) {
   check(std::ssize(bias) == out.cols, "a bias of {} for {} columns", bias.size(), out.cols);
-  for_rows(out.rows, pool, [&](std::int64_t r) {
-    for_lanes(bias, out.row(r), [](Lanes b, Lanes x) { return x + b; });
-  });
+  for_rows(out.rows, pool, [&](std::int64_t r) { add_row(bias, out.row(r)); });
 }
 
 void add_row_sum(ConstMatrix rows, std::span<float> sum, kernels::ThreadPool& pool) {
@@ -193,8 +226,7 @@ void add_row_sum(ConstMatrix rows, std::span<float> sum, kernels::ThreadPool& po
   for_blocks(rows.cols, kColumnsOfATask, pool, [&](std::int64_t begin, std::int64_t end) {
     const std::span<float> part = sum.subspan(begin, end - begin);
     for (std::int64_t r = 0; r < rows.rows; ++r) {
-      for_lanes(rows.row(r).subspan(begin, end - begin), part,
-                [](Lanes x, Lanes s) { return s + x; });
+      add_row(rows.row(r).subspan(begin, end - begin), part);
     }
   });
 }
@@ -214,9 +246,8 @@ void scatter_add_rows(ConstMatrix in, std::span<const std::int32_t> index, Matri
         "{} rows of {} scattered from [{}, {}]", index.size(), out.cols, in.rows, in.cols);
   for_blocks(in.cols, kColumnsOfATask, pool, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = 0; r < in.rows; ++r) {
-      for_lanes(in.row(r).subspan(begin, end - begin),
-                out.row(index[r]).subspan(begin, end - begin),
-                [](Lanes x, Lanes y) { return y + x; });
+      add_row(in.row(r).subspan(begin, end - begin),
+              out.row(index[r]).subspan(begin, end - begin));
     }
   });
 }
@@ -225,8 +256,7 @@ void softmax(Matrix logits, std::span<float> negative_entropy, kernels::ThreadPo
   for_rows(logits.rows, pool, [&](std::int64_t r) {
     const std::span<float> row = logits.row(r);
     const Exponentials e = exponentials(row, largest(row));
-    const Lanes to_p = all(static_cast<float>(1 / e.sum));
-    for_lanes(row, row, [&](Lanes x, Lanes) { return x * to_p; });
+    scale_row(static_cast<float>(1 / e.sum), row);
     negative_entropy[r] = static_cast<float>(e.weighted / e.sum - std::log(e.sum));
   });
 }
@@ -246,9 +276,8 @@ void distillation_loss(const TeacherDistributions& teacher, std::span<const RowT
     const double divergence = teacher.negative_entropy[target.teacher_row] - expected + log_sum;
     loss[r] = static_cast<float>(share * divergence + (1 - share) * (log_sum - token_logit));
     // d/dz = q - share p - (1 - share) onehot(token)
-    const Lanes to_q = all(static_cast<float>(target.weight / sum));
-    const Lanes to_p = all(target.weight * share);
-    for_lanes(p, row, [&](Lanes pi, Lanes e) { return e * to_q - pi * to_p; });
+    distillation_gradient_row(p, target.weight * share, static_cast<float>(target.weight / sum),
+                              row);
     row[target.token] -= target.weight * (1 - share);
   });
 }

@@ -53,9 +53,10 @@ ThreadPool::ThreadPool(int threads, const std::vector<int>& cpus) {
   // A spinning thread must not keep one with work to do off its core.
   if (!cpus.empty() || threads <= allowed_cpus()) spin_time_ = kSpinTime;
   bind_caller(cpus);
+  shares_ = std::vector<Share>(static_cast<std::size_t>(threads));
   workers_.reserve(static_cast<std::size_t>(threads) - 1);
   for (int i = 1; i < threads; ++i) {
-    workers_.emplace_back(&ThreadPool::work, this, cpus.empty() ? -1 : cpus[i]);
+    workers_.emplace_back(&ThreadPool::work, this, i, cpus.empty() ? -1 : cpus[i]);
   }
 }
 
@@ -75,36 +76,55 @@ void ThreadPool::run(int tasks, FunctionRef<void(int)> task) {
   }
   job_ = {&task, tasks};
   unfinished_.store(static_cast<std::uint32_t>(tasks), std::memory_order_relaxed);
-  const std::uint32_t number = job_number_.load(std::memory_order_relaxed) + 1;
-  untaken_.store(std::uint64_t{number} << 32 | static_cast<std::uint32_t>(tasks),
-                 std::memory_order_release);
-  job_number_.store(number, std::memory_order_release);
+  const auto threads = static_cast<std::uint64_t>(shares_.size());
+  for (std::uint64_t i = 0; i < threads; ++i) {
+    const std::uint64_t first = static_cast<std::uint64_t>(tasks) * i / threads;
+    const std::uint64_t end = static_cast<std::uint64_t>(tasks) * (i + 1) / threads;
+    shares_[i].untaken.store(first << 32 | end, std::memory_order_release);
+  }
+  job_number_.fetch_add(1, std::memory_order_release);
   job_number_.notify_all();
-  take_tasks();
+  take_tasks(0);
   for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) {
     await_change(unfinished_, left);
   }
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
-void ThreadPool::work(int cpu) {
+void ThreadPool::work(int thread, int cpu) {
   if (cpu >= 0) bind_this_thread(cpu);
   const FloatEnvironment environment;
   std::uint32_t seen = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     await_change(job_number_, seen);
     seen = job_number_.load(std::memory_order_acquire);
-    take_tasks();
+    take_tasks(thread);
   }
 }
 
-void ThreadPool::take_tasks() {
-  std::uint64_t seen = untaken_.load(std::memory_order_acquire);
-  while (static_cast<std::uint32_t>(seen) != 0) {
-    if (!untaken_.compare_exchange_weak(seen, seen - 1, std::memory_order_acquire)) continue;
-    run_one(job_, job_.tasks - static_cast<int>(static_cast<std::uint32_t>(seen)));
-    if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
-    seen = untaken_.load(std::memory_order_acquire);
+int ThreadPool::take(Share& share, bool first) {
+  std::uint64_t seen = share.untaken.load(std::memory_order_acquire);
+  while (true) {
+    const auto begin = static_cast<std::uint32_t>(seen >> 32);
+    const auto end = static_cast<std::uint32_t>(seen);
+    if (begin == end) return kNone;
+    const std::uint64_t rest = first ? seen + (std::uint64_t{1} << 32) : seen - 1;
+    if (share.untaken.compare_exchange_weak(seen, rest, std::memory_order_acq_rel)) {
+      return static_cast<int>(first ? begin : end - 1);
+    }
+  }
+}
+
+void ThreadPool::take_tasks(int thread) {
+  const int threads = static_cast<int>(shares_.size());
+  for (int i = 0; i < threads; ++i) {
+    Share& share = shares_[static_cast<std::size_t>((thread + i) % threads)];
+    std::uint32_t done = 0;
+    for (int task; (task = take(share, i == 0)) != kNone; ++done) run_one(job_, task);
+    // Once a share: the counter's cache line is what threads would wait for.
+    if (done > 0 && unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done) {
+      unfinished_.notify_one();
+    }
   }
 }
 

@@ -38,18 +38,25 @@ class ThreadPool {
     int tasks = 0;
   };
 
-  void work(int cpu);
-  // Takes tasks of the current job until none is left to take.
-  void take_tasks();
+  // Tasks [first, end) of the current job that nobody has taken: first in the high half, end in the
+  // low. Whoever takes one knows that job_ stays as it is until that task is finished.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> untaken{0};
+  };
+  static constexpr int kNone = -1;
+
+  void work(int thread, int cpu);
+  // Runs tasks of the current job until none is left to take: those of the thread's own share in
+  // their order, so that neighbours are read one after the other, then others' from their ends.
+  void take_tasks(int thread);
+  static int take(Share& share, bool first);
   void run_one(const Job& job, int index);
   // Waits for `value` to change from `old`: spins for a while, then sleeps.
   void await_change(const std::atomic<std::uint32_t>& value, std::uint32_t old) const;
 
   std::chrono::nanoseconds spin_time_{0};
   Job job_;
-  // High half: number of the job. Low half: its tasks that nobody has taken. Whoever takes one
-  // knows that job_ stays as it is until that task is finished.
-  alignas(64) std::atomic<std::uint64_t> untaken_{0};
+  std::vector<Share> shares_;  // of each thread, the caller first
   alignas(64) std::atomic<std::uint32_t> unfinished_{0};
   alignas(64) std::atomic<std::uint32_t> job_number_{0};
   std::atomic<bool> stop_{false};

@@ -5,6 +5,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/half.h"
+#include "kernels/core/philox.h"
 
 namespace paceline::runtime {
 namespace {
@@ -36,10 +37,11 @@ std::string identity_of(const SplitConversations& conversations, const TeacherOp
   }
   const OrderOptions& order = options.order;
   return fmt::format(
-      "{} conversations, {} held out, batch {}, groups of {}, windows of {}, seed {}, depth {}, "
-      "{} replicas of {}, sha256 {}",
+      "{} conversations, {} held out, batch {}, groups of {}, windows of {}, seed {}, depth {} "
+      "by {}, {} replicas of {}, sha256 {}",
       conversations.training.size(), conversations.held_out.size(), order.batch_positions,
-      order.group_positions, order.window, order.seed, options.depth, order.replicas,
+      order.group_positions, order.window, order.seed, options.depth,
+      options.depth_share, order.replicas,
       order.ranks_per_replica, hash.finish_hex());
 }
 
@@ -175,14 +177,29 @@ void EngineTeacher::append_hidden(const Window& window, std::size_t rows,
   }
 }
 
+int EngineTeacher::steps_ahead(std::uint64_t epoch, std::int32_t text, std::int32_t row) const {
+  if (options_.depth_share >= 1) return options_.depth;
+  const auto low = [](auto value) { return static_cast<std::uint32_t>(value); };
+  const auto random = kernels::philox({low(epoch), low(epoch >> 32), low(text), low(row)},
+                                      {low(options_.order.seed), low(options_.order.seed >> 32)});
+  const double unit = (random[0] + 0.5) * 0x1p-32;
+  int steps = 1;
+  for (double share = options_.depth_share; steps < options_.depth && unit < share; ++steps) {
+    share *= options_.depth_share;
+  }
+  return steps;
+}
+
 // The window's rows and the `depth` behind them, which its last positions look ahead to.
-void EngineTeacher::append_rows(const Window& window, TeacherRows& batch) const {
+void EngineTeacher::append_rows(std::uint64_t epoch, const Window& window,
+                                TeacherRows& batch) const {
   const Conversation& text = *texts_[static_cast<std::size_t>(window.text)];
   const std::int32_t length = text.answer_tokens();
   const std::int32_t end = std::min(length, window.first + window.positions + options_.depth);
   const auto base = static_cast<std::int32_t>(batch.rows) - window.first;
   for (std::int32_t row = window.first; row < window.first + window.positions; ++row) {
-    batch.positions.push_back({base + row, std::min(options_.depth, length - 1 - row)});
+    batch.positions.push_back(
+        {base + row, std::min(steps_ahead(epoch, window.text, row), length - 1 - row)});
   }
   const auto tokens = text.answer().subspan(static_cast<std::size_t>(window.first),
                                             static_cast<std::size_t>(end - window.first));
@@ -203,13 +220,13 @@ void EngineTeacher::minibatch(std::uint64_t index, TeacherRows& batch) {
     const std::vector<Window> windows = order_.windows(place, options_.replica, rank);
     if (rank != options_.rank) {
       TeacherRows others;
-      for (const Window& window : windows) append_rows(window, others);
+      for (const Window& window : windows) append_rows(place.epoch, window, others);
       states_.append_embedding(others.next_token, others.next_embedding);
       continue;
     }
     for (const Window& window : windows) {
       const std::int64_t before = batch.rows;
-      append_rows(window, batch);
+      append_rows(place.epoch, window, batch);
       append_hidden(window, static_cast<std::size_t>(batch.rows - before), batch.hidden);
     }
     states_.append_embedding(batch.next_token, batch.next_embedding);

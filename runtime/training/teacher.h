@@ -30,6 +30,9 @@ SplitConversations split_conversations(std::span<const Conversation> conversatio
 struct TeacherOptions {
   OrderOptions order;
   int depth = 5;  ///< of the recurrence
+  /// Of a text's positions that look i steps ahead in an epoch, about this share looks i + 1 ahead;
+  /// others in each epoch. Held-out positions look all steps ahead.
+  double depth_share = 1;
   /// Hidden states are held as bf16: nothing is lost where their products round them anyway.
   bool bf16 = false;
   std::size_t cache_bytes = 0;  ///< of hidden states that are kept for later epochs
@@ -68,7 +71,8 @@ class EngineTeacher final : public drafter::TeacherData {
   void feed(std::span<const std::int32_t> texts);
   void hold(std::span<const float> hidden, HeldRows& rows);
   void load_held_out(const SplitConversations& conversations);
-  void append_rows(const Window& window, drafter::TeacherRows& batch) const;
+  int steps_ahead(std::uint64_t epoch, std::int32_t text, std::int32_t row) const;
+  void append_rows(std::uint64_t epoch, const Window& window, drafter::TeacherRows& batch) const;
   void append_hidden(const Window& window, std::size_t rows, std::vector<float>& hidden) const;
 
   TeacherOptions options_;
