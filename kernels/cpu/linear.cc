@@ -21,6 +21,14 @@ IndexRange part_of(std::int64_t size, std::int64_t index, std::int64_t parts) {
   return {size * index / parts, size * (index + 1) / parts};
 }
 
+std::int64_t row_blocks(std::int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
+
+// The same of rows, in whole blocks.
+IndexRange rows_of_part(std::int64_t rows, std::int64_t index, std::int64_t parts) {
+  const IndexRange blocks = part_of(row_blocks(rows), index, parts);
+  return {blocks.begin * kRowBlock, std::min(blocks.end * kRowBlock, rows)};
+}
+
 }  // namespace
 
 QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols) {
@@ -31,10 +39,7 @@ QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols) {
     return layout;
   }
   layout.groups = (cols + layout.group - 1) / layout.group;
-  const auto groups = static_cast<std::size_t>(layout.groups);
-  layout.scale_offset = groups * static_cast<std::size_t>(layout.group);
-  layout.term_offset = layout.scale_offset + groups * sizeof(float);
-  layout.row_bytes = (layout.term_offset + groups * sizeof(float) + 63) / 64 * 64;
+  layout.block_bytes = static_cast<std::size_t>(layout.groups) * block_group_bytes(layout.group);
   return layout;
 }
 
@@ -55,7 +60,7 @@ std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduc
 }
 
 const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {
-  const std::size_t bytes = static_cast<std::size_t>(params.rows) * layout.row_bytes;
+  const std::size_t bytes = static_cast<std::size_t>(row_blocks(params.rows)) * layout.block_bytes;
   if (scratch_.bytes() < bytes) scratch_ = allocate_host(std::max(bytes, 2 * scratch_.bytes()));
   QuantizeTask task{params.weight->format(), layout,          params.in, scratch_.as<std::byte>(),
                     params.weight->cols(),   {0, params.rows}};
@@ -65,7 +70,7 @@ const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLay
       std::clamp<std::int64_t>(params.rows * task.cols / kWorthSharing, 1, pool_.threads());
   pool_.run(static_cast<int>(parts), [&](int part) {
     QuantizeTask share = task;
-    share.rows = part_of(params.rows, part, parts);
+    share.rows = rows_of_part(params.rows, part, parts);
     kernels_.quantize(share);
   });
   return scratch_.as<const std::byte>();
@@ -87,11 +92,11 @@ void Linear::linear(const LinearParams& params) {
       threads == 1 ? 1 : std::min<std::int64_t>((weight.panels() + 3) / 4, 8 * threads);
   // Rows are shared out too where there are too few panels for all threads.
   const std::int64_t row_parts = std::clamp<std::int64_t>(
-      (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : (params.rows + 7) / 8);
+      (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : row_blocks(params.rows));
   pool_.run(static_cast<int>(panel_parts * row_parts), [&](int part) {
     ProductTask share = task;
     share.panels = part_of(weight.panels(), part / row_parts, panel_parts);
-    share.rows = part_of(params.rows, part % row_parts, row_parts);
+    share.rows = rows_of_part(params.rows, part % row_parts, row_parts);
     kernels_.multiply(share);
   });
 }

@@ -50,12 +50,16 @@ inline IVec broadcast_quad(const std::int8_t* from) {
 }
 
 // Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
-inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
-  IVec pairs = _mm256_maddubs_epi16(q[0], broadcast_quad(in));
-  for (int i = 1; i < 8; ++i) {
-    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+template <int V>
+inline void dot_int4(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
+  for (int i = 0; i < 8; ++i) {
+    const IVec x = broadcast_quad(in + i * kQuad);
+    for (int v = 0; v < V; ++v) {
+      const IVec pairs = _mm256_maddubs_epi16(q[v][i], x);
+      dot[v] = i == 0 ? pairs : _mm256_add_epi16(dot[v], pairs);
+    }
   }
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  for (int v = 0; v < V; ++v) dot[v] = _mm256_madd_epi16(dot[v], _mm256_set1_epi16(1));
 }
 
 // |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
@@ -64,14 +68,16 @@ inline IVec load_int8_weights(const std::byte* from) {
   return _mm256_xor_si256(load_bytes(from), _mm256_set1_epi8(-128));
 }
 inline IVec start_int8(const std::int32_t*) { return _mm256_setzero_si256(); }
-inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  IVec dot = start;
+template <int V>
+inline void add_dot_int8(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
   for (int i = 0; i < 8; ++i) {
-    const IVec sign = _mm256_sign_epi8(broadcast_quad(in + i * kQuad), q[i]);
-    const IVec pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q[i]), sign);
-    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    const IVec x = broadcast_quad(in + i * kQuad);
+    for (int v = 0; v < V; ++v) {
+      const IVec sign = _mm256_sign_epi8(x, q[v][i]);
+      const IVec pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q[v][i]), sign);
+      dot[v] = _mm256_add_epi32(dot[v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
   }
-  return dot;
 }
 
 // The largest magnitude's bits of `count` floats, a multiple of 8.

@@ -21,12 +21,16 @@ namespace {
 #include "kernels/cpu/vector_avx512-inl.h"
 
 // Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
-inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
-  IVec pairs = _mm512_maddubs_epi16(q[0], broadcast_quad(in));
-  for (int i = 1; i < 8; ++i) {
-    pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+template <int V>
+inline void dot_int4(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
+  for (int i = 0; i < 8; ++i) {
+    const IVec x = broadcast_quad(in + i * kQuad);
+    for (int v = 0; v < V; ++v) {
+      const IVec pairs = _mm512_maddubs_epi16(q[v][i], x);
+      dot[v] = i == 0 ? pairs : _mm512_add_epi16(dot[v], pairs);
+    }
   }
-  return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+  for (int v = 0; v < V; ++v) dot[v] = _mm512_madd_epi16(dot[v], _mm512_set1_epi16(1));
 }
 
 // |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
@@ -35,15 +39,17 @@ inline IVec load_int8_weights(const std::byte* from) {
   return _mm512_xor_si512(load_bytes(from), _mm512_set1_epi8(-128));
 }
 inline IVec start_int8(const std::int32_t*) { return _mm512_setzero_si512(); }
-inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  IVec dot = start;
+template <int V>
+inline void add_dot_int8(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
   for (int i = 0; i < 8; ++i) {
     const IVec x = broadcast_quad(in + i * kQuad);
-    const IVec sign = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(q[i]), _mm512_setzero_si512(), x);
-    const IVec pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q[i]), sign);
-    dot = _mm512_add_epi32(dot, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    for (int v = 0; v < V; ++v) {
+      const IVec sign =
+          _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(q[v][i]), _mm512_setzero_si512(), x);
+      const IVec pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q[v][i]), sign);
+      dot[v] = _mm512_add_epi32(dot[v], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    }
   }
-  return dot;
 }
 
 #include "kernels/cpu/linear_tiles-inl.h"

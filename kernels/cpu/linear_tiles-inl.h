@@ -16,18 +16,37 @@
 template <int V>
 struct TileOperands {
   const std::byte* panels[V];
-  int lanes[V];  // first lane of the vector in its panel
-  const std::byte* in;
+  int lanes[V];         // first lane of the vector in its panel
+  const std::byte* in;  // the tile's first row; of quantized rows, its part of the first group
+  const std::byte* in_scale;  // of quantized rows: scale of the tile's first row, first group
   const QuantizedLayout* layout;
   const PanelLayout* weights;
 
-  template <typename T>
-  const T* row(int r, std::size_t offset) const {
-    return reinterpret_cast<const T*>(in + static_cast<std::size_t>(r) * layout->row_bytes +
-                                      offset);
+  const float* plain_row(int r) const {
+    return reinterpret_cast<const float*>(in + static_cast<std::size_t>(r) * layout->row_bytes);
   }
   const std::uint16_t* halves(int v, std::size_t offset) const {
     return reinterpret_cast<const std::uint16_t*>(panels[v] + offset) + lanes[v];
+  }
+};
+
+// One group of a tile's quantized rows.
+template <int Group>
+struct QuantizedRows {
+  const std::byte* q;
+  const std::byte* scales;
+
+  template <int V>
+  QuantizedRows(const TileOperands<V>& tile, std::size_t group)
+      : q(tile.in + group * block_group_bytes(Group)),
+        scales(tile.in_scale + group * block_group_bytes(Group)) {}
+  const std::int8_t* row(int r) const {
+    return reinterpret_cast<const std::int8_t*>(q) + r * Group;
+  }
+  const float* scale(int r) const { return reinterpret_cast<const float*>(scales) + r; }
+  template <typename T>
+  const T* term(int r) const {
+    return reinterpret_cast<const T*>(scales) + kRowBlock + r;
   }
 };
 
@@ -71,7 +90,7 @@ struct DenseProduct : Format {
     }
     const float* in[R];
     PACELINE_UNROLL
-    for (int r = 0; r < R; ++r) in[r] = tile.template row<float>(r, 0);
+    for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
       Vec w[V];
       PACELINE_UNROLL
@@ -101,25 +120,32 @@ struct Int4Product {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
       prefetch(tile.panels[0] + group * kGroupBytes, kGroupBytes);
+      IVec q[V][8];
+      Vec scale[V];
+      Vec minimum[V];
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const std::byte* bytes = tile.panels[v] + group * kGroupBytes;
-        IVec q[8];
         PACELINE_UNROLL
         for (int i = 0; i < 4; ++i) {
           const IVec pair = load_bytes(bytes + i * 64 + tile.lanes[v] * kQuad);
-          q[2 * i] = low_nibbles(pair);
-          q[2 * i + 1] = high_nibbles(pair);
+          q[v][2 * i] = low_nibbles(pair);
+          q[v][2 * i + 1] = high_nibbles(pair);
         }
-        const Vec scale = load_fp16(tile.halves(v, group * kGroupBytes + 256));
-        const Vec minimum = load_fp16(tile.halves(v, group * kGroupBytes + 288));
+        scale[v] = load_fp16(tile.halves(v, group * kGroupBytes + 256));
+        minimum[v] = load_fp16(tile.halves(v, group * kGroupBytes + 288));
+      }
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        IVec dot[V];
+        dot_int4<V>(q, in.row(r), dot);
+        const Vec in_scale = broadcast(in.scale(r));
+        const Vec term = broadcast(in.template term<float>(r));
         PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const Vec dot = to_float(dot_int4(q, tile.template row<std::int8_t>(r, group * 32)));
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          const float* term = tile.template row<float>(r, tile.layout->term_offset);
-          acc[r][v] = fma(dot, mul(broadcast(in_scale + g), scale), acc[r][v]);
-          acc[r][v] = fma(broadcast(term + g), minimum, acc[r][v]);
+        for (int v = 0; v < V; ++v) {
+          acc[r][v] = fma(to_float(dot[v]), mul(in_scale, scale[v]), acc[r][v]);
+          acc[r][v] = fma(term, minimum[v], acc[r][v]);
         }
       }
     }
@@ -136,22 +162,26 @@ struct Int8GroupProduct {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
       prefetch(tile.panels[0] + group * 512, 512);
+      IVec q[V][8];
+      Vec scale[V];
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const std::byte* bytes = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
-        IVec q[8];
         PACELINE_UNROLL
-        for (int i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + i * 64);
-        const Vec scale =
-            load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
+        for (int i = 0; i < 8; ++i) q[v][i] = load_int8_weights(bytes + i * 64);
+        scale[v] = load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
+      }
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        IVec dot[V];
         PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const std::int32_t* term =
-              tile.template row<std::int32_t>(r, tile.layout->term_offset) + g;
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          const IVec dot =
-              add_dot_int8(start_int8(term), q, tile.template row<std::int8_t>(r, group * 32));
-          acc[r][v] = fma(to_float(dot), mul(broadcast(in_scale + g), scale), acc[r][v]);
+        for (int v = 0; v < V; ++v) dot[v] = start_int8(in.template term<std::int32_t>(r));
+        add_dot_int8<V>(q, in.row(r), dot);
+        const Vec in_scale = broadcast(in.scale(r));
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) {
+          acc[r][v] = fma(to_float(dot[v]), mul(in_scale, scale[v]), acc[r][v]);
         }
       }
     }
@@ -168,30 +198,31 @@ struct Int8ChannelProduct {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
       prefetch(tile.panels[0] + group * 1024, 1024);
+      const QuantizedRows<64> in(tile, group);
+      IVec dot[R][V];
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * 1024 + tile.lanes[v] * kQuad;
-        IVec dot[R];
+      for (int r = 0; r < R; ++r) {
         PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          dot[r] = start_int8(tile.template row<std::int32_t>(r, tile.layout->term_offset) + g);
-        }
+        for (int v = 0; v < V; ++v) dot[r][v] = start_int8(in.template term<std::int32_t>(r));
+      }
+      PACELINE_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        IVec q[V][8];
         PACELINE_UNROLL
-        for (std::size_t half = 0; half < 2; ++half) {
-          IVec q[8];
+        for (int v = 0; v < V; ++v) {
+          const std::byte* bytes =
+              tile.panels[v] + group * 1024 + half * 512 + tile.lanes[v] * kQuad;
           PACELINE_UNROLL
-          for (std::size_t i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + half * 512 + i * 64);
-          PACELINE_UNROLL
-          for (int r = 0; r < R; ++r) {
-            dot[r] =
-                add_dot_int8(dot[r], q, tile.template row<std::int8_t>(r, group * 64 + half * 32));
-          }
+          for (int i = 0; i < 8; ++i) q[v][i] = load_int8_weights(bytes + i * 64);
         }
         PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          acc[r][v] = fma(to_float(dot[r]), broadcast(in_scale + g), acc[r][v]);
-        }
+        for (int r = 0; r < R; ++r) add_dot_int8<V>(q, in.row(r) + half * 32, dot[r]);
+      }
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Vec in_scale = broadcast(in.scale(r));
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(to_float(dot[r][v]), in_scale, acc[r][v]);
       }
     }
   }
@@ -218,7 +249,16 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
     tile.panels[v] = task.weight->panel((first + v) / kVectorsPerPanel);
     tile.lanes[v] = static_cast<int>((first + v) % kVectorsPerPanel) * kLanes;
   }
-  tile.in = task.in + static_cast<std::size_t>(row) * task.layout.row_bytes;
+  if constexpr (Product::kInteger) {
+    const auto lane = static_cast<std::size_t>(row % kRowBlock);
+    const auto group = static_cast<std::size_t>(task.layout.group);
+    const std::byte* block =
+        task.in + static_cast<std::size_t>(row / kRowBlock) * task.layout.block_bytes;
+    tile.in = block + lane * group;
+    tile.in_scale = block + kRowBlock * group + lane * sizeof(float);
+  } else {
+    tile.in = task.in + static_cast<std::size_t>(row) * task.layout.row_bytes;
+  }
   tile.layout = &task.layout;
   tile.weights = &task.weight->layout();
 
@@ -274,7 +314,7 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
-  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : 1;
+  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : (rows <= 4 ? 2 : 1);
   if (rows == 1) return 2 * kVectorsPerPanel;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
@@ -328,13 +368,14 @@ void multiply(const ProductTask& task) {
   }
 }
 
-// kernels/core/quantize.h in vectors.
-void quantize_row(const QuantizeTask& task, const float* in, std::byte* out) {
+// kernels/core/quantize.h in vectors. Row `lane` of the block `out`.
+void quantize_row(const QuantizeTask& task, const float* in, std::byte* out, std::size_t lane) {
   const QuantizedLayout& layout = task.layout;
-  auto* scales = reinterpret_cast<float*>(out + layout.scale_offset);
-  std::byte* terms = out + layout.term_offset;
+  const auto size = static_cast<std::size_t>(layout.group);
   for (std::int64_t g = 0; g < layout.groups; ++g) {
-    auto* q = reinterpret_cast<std::int8_t*>(out) + g * layout.group;
+    std::byte* block = out + static_cast<std::size_t>(g) * block_group_bytes(layout.group);
+    auto* q = reinterpret_cast<std::int8_t*>(block + lane * size);
+    auto* scales = reinterpret_cast<float*>(block + kRowBlock * size);
     const float* group = in + g * layout.group;
     float padded[64];
     const std::int64_t count = task.cols - g * layout.group;
@@ -347,12 +388,12 @@ void quantize_row(const QuantizeTask& task, const float* in, std::byte* out) {
     if (scale.inverse != 0) {
       sum = round_group(group, scale.inverse, layout.group, q);
     } else {
-      std::memset(q, 0, static_cast<std::size_t>(layout.group));
+      std::memset(q, 0, size);
     }
-    scales[g] = scale.scale;
+    scales[lane] = scale.scale;
     const std::int32_t undo = -128 * sum;
     const float term = scale.scale * static_cast<float>(sum);
-    std::memcpy(terms + g * 4,
+    std::memcpy(scales + kRowBlock + lane,
                 task.format == WeightFormat::kInt4Group ? static_cast<const void*>(&term) : &undo,
                 4);
   }
@@ -361,7 +402,8 @@ void quantize_row(const QuantizeTask& task, const float* in, std::byte* out) {
 void quantize(const QuantizeTask& task) {
   for (std::int64_t row = task.rows.begin; row < task.rows.end; ++row) {
     quantize_row(task, task.in + row * task.cols,
-                 task.out + static_cast<std::size_t>(row) * task.layout.row_bytes);
+                 task.out + static_cast<std::size_t>(row / kRowBlock) * task.layout.block_bytes,
+                 static_cast<std::size_t>(row % kRowBlock));
   }
 }
 
