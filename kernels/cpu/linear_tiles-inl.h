@@ -239,9 +239,8 @@ struct Int8ChannelProduct {
   }
 };
 
-// Rows [row, row + R) times column vectors [first, first + V), cut and added as the reduction says.
-template <typename Product, int R, int V>
-void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first) {
+template <typename Product, int V>
+HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, std::int64_t row, std::int64_t first) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   TileOperands<V> tile;
   PACELINE_UNROLL
@@ -261,51 +260,68 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
   }
   tile.layout = &task.layout;
   tile.weights = &task.weight->layout();
+  return tile;
+}
 
-  alignas(64) float stack[kMaxReductionDepth][R][V][kLanes];
+// Writes a tile's partial sum o.
+template <int R, int V>
+HWY_INLINE void store_tile(const ProductTask& task, std::int64_t row, std::int64_t first, std::int64_t o,
+                const Accumulators<R, V>& acc) {
+  const std::int64_t n = task.weight->rows();
+  float* out = task.out + (o * task.row_count + row) * n + first * kLanes;
+  const std::int64_t left = n - first * kLanes;
+  PACELINE_UNROLL
+  for (int v = 0; v < V; ++v) {
+    if (left >= (v + 1) * kLanes) {
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) store(out + r * n + v * kLanes, acc[r][v]);
+    } else if (left > v * kLanes) {
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        store_first(out + r * n + v * kLanes, acc[r][v], static_cast<int>(left - v * kLanes));
+      }
+    }
+  }
+}
+
+// Rows [row, row + R) times column vectors [first, first + V), cut and added as the reduction says.
+template <typename Product, int R, int V>
+void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first) {
+  const TileOperands<V> tile = tile_operands<Product, V>(task, row, first);
+  const std::vector<Reduction::Segment>& segments = task.weight->reduction().segments;
+  Vec stack[kMaxReductionDepth][R][V];
   int depth = 0;
-  for (const Reduction::Segment& segment : task.weight->reduction().segments) {
+  for (std::size_t s = 0; s < segments.size(); ++s) {
     Vec acc[R][V];
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) acc[r][v] = zero();
     }
-    if (segment.cols.size() > 0) {
-      Product::template accumulate<R, V>(tile, segment.cols, acc);
+    if (segments[s].cols.size() > 0) {
+      Product::template accumulate<R, V>(tile, segments[s].cols, acc);
       Product::template finish<R, V>(tile, acc);
     }
-    for (int merge = 0; merge < segment.merges; ++merge) {
+    for (int merge = 0; merge < segments[s].merges; ++merge) {
       --depth;
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         PACELINE_UNROLL
-        for (int v = 0; v < V; ++v) acc[r][v] = add(load(stack[depth][r][v]), acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = add(stack[depth][r][v], acc[r][v]);
       }
+    }
+    if (s + 1 == segments.size()) {  // the top of the stack is not put there just to be read
+      store_tile<R, V>(task, row, first, depth, acc);
+      break;
     }
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) store(stack[depth][r][v], acc[r][v]);
+      for (int v = 0; v < V; ++v) stack[depth][r][v] = acc[r][v];
     }
     ++depth;
   }
-
-  const std::int64_t n = task.weight->rows();
-  for (int o = 0; o < depth; ++o) {
-    for (int r = 0; r < R; ++r) {
-      float* out = task.out + (o * task.row_count + row + r) * n;
-      for (int v = 0; v < V; ++v) {
-        const std::int64_t at = (first + v) * kLanes;
-        const Vec sum = load(stack[o][r][v]);
-        if (at + kLanes <= n) {
-          store(out + at, sum);
-        } else if (at < n) {
-          store_first(out + at, sum, static_cast<int>(n - at));
-        }
-      }
-    }
-  }
+  for (int o = 0; o < depth; ++o) store_tile<R, V>(task, row, first, o, stack[o]);
 }
 
 // Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
