@@ -20,35 +20,20 @@ namespace {
 
 #include "kernels/cpu/vector_avx512-inl.h"
 
-// Adds the sum over 32 u8 weights times s8 activations, one output a lane. Two chains, as an
-// instruction's result is ready only after several others could have begun.
+// dot += the sum of four u8 weights times four s8 activations, one output a lane.
 template <int V>
-inline void add_dot(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
-  IVec odd[V];
-  for (int v = 0; v < V; ++v) odd[v] = _mm512_setzero_si512();
-  for (int i = 0; i < 8; i += 2) {
-    const IVec even_quad = broadcast_quad(in + i * kQuad);
-    const IVec odd_quad = broadcast_quad(in + (i + 1) * kQuad);
-    for (int v = 0; v < V; ++v) {
-      dot[v] = _mm512_dpbusd_epi32(dot[v], q[v][i], even_quad);
-      odd[v] = _mm512_dpbusd_epi32(odd[v], q[v][i + 1], odd_quad);
-    }
-  }
-  for (int v = 0; v < V; ++v) dot[v] = _mm512_add_epi32(dot[v], odd[v]);
+HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) dot[v] = _mm512_dpbusd_epi32(dot[v], q[v], in);
 }
-
-template <int V>
-inline void dot_int4(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
-  for (int v = 0; v < V; ++v) dot[v] = _mm512_setzero_si512();
-  add_dot<V>(q, in, dot);
-}
+HWY_INLINE IVec sum_int4(IVec dot) { return dot; }
 
 // Weights stay w + 128; the term takes away what that adds.
-inline IVec load_int8_weights(const std::byte* from) { return load_bytes(from); }
-inline IVec start_int8(const std::int32_t* term) { return _mm512_set1_epi32(*term); }
+using Int8Weights = IVec;
+HWY_INLINE Int8Weights load_int8_weights(const std::byte* from) { return load_bytes(from); }
+HWY_INLINE IVec start_int8(const std::int32_t* term) { return _mm512_set1_epi32(*term); }
 template <int V>
-inline void add_dot_int8(const IVec (&q)[V][8], const std::int8_t* in, IVec (&dot)[V]) {
-  add_dot<V>(q, in, dot);
+HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]) {
+  add_quad_int4<V>(w, in, dot);
 }
 
 #include "kernels/cpu/linear_tiles-inl.h"

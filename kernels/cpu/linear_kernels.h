@@ -6,12 +6,17 @@
 #include "kernels/core/host_matrix.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/panel_matrix.h"
+#include "kernels/cpu/split.h"
 
 namespace paceline::kernels::cpu {
 
-/// Rows of a block of quantized activations, the most that a tile takes: a tile finds its rows at
-/// constant distances from one address.
+/// The rows of a product are worked on in blocks of at most so many, nearly equal ones (9 rows are
+/// 4 and 5), as a tile of few rows costs nearly what one of many does.
 inline constexpr int kRowBlock = 8;
+inline std::int64_t row_blocks(std::int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
+inline IndexRange block_rows(std::int64_t rows, std::int64_t block) {
+  return part_of(rows, block, row_blocks(rows));
+}
 
 /// Bytes of one group of all rows of a block: int8 [kRowBlock, group], then fp32 scales
 /// [kRowBlock], then for each row one 32-bit `term` that a product adds: in_scale * sum(q) (fp32)
@@ -20,8 +25,9 @@ constexpr std::size_t block_group_bytes(int group) {
   return static_cast<std::size_t>(kRowBlock) * (static_cast<std::size_t>(group) + 8);
 }
 
-/// How activations lie before a product: plain rows for the float formats, else blocks of
-/// kRowBlock quantized rows, the last filled up with anything.
+/// How activations lie before a product: plain rows for the float formats, else blocks of quantized
+/// rows, each with room for kRowBlock: a tile finds its rows at constant distances from one
+/// address.
 struct QuantizedLayout {
   int group = 0;                // 0: rows are plain fp32
   std::int64_t groups = 0;      // of a row
@@ -30,24 +36,25 @@ struct QuantizedLayout {
 };
 QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols);
 
-/// Quantizes rows: in [rows, cols] to out, the blocks from row 0.
+/// Quantizes the rows of some blocks: in [row_count, cols] to out.
 struct QuantizeTask {
   WeightFormat format = WeightFormat::kInt4Group;
   QuantizedLayout layout;
   const float* in = nullptr;
   std::byte* out = nullptr;
   std::int64_t cols = 0;
-  IndexRange rows;
+  std::int64_t row_count = 0;  // M
+  IndexRange blocks;
 };
 
-/// The part of a product that lies in the given rows (from a multiple of kRowBlock) and panels.
+/// The part of a product that lies in the given blocks of rows and panels.
 struct ProductTask {
   const PanelMatrix* weight = nullptr;
   QuantizedLayout layout;
   const std::byte* in = nullptr;  // row_count rows as the layout says
   float* out = nullptr;           // [outputs, row_count, N]
   std::int64_t row_count = 0;     // M
-  IndexRange rows;
+  IndexRange blocks;
   IndexRange panels;
 };
 

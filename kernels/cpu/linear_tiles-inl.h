@@ -63,6 +63,23 @@ inline void prefetch(const std::byte* weights, std::size_t bytes) {
   }
 }
 
+// The same for a tile of integer weights, of which a panel has Bytes for each group: while
+// it reads its panels side by side, those of the tile that comes next are asked for front to back.
+template <int R, std::size_t Bytes, int V>
+HWY_INLINE void prefetch(const TileOperands<V>& tile, std::size_t group) {
+  if constexpr (R == 1) {
+    prefetch(tile.panels[0] + group * Bytes, Bytes);
+  } else {
+    constexpr std::size_t kPanels = V * kLanes < kPanel ? 1 : V * kLanes / kPanel;
+    constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64;
+    const std::byte* next = tile.panels[0] + kPanels * tile.weights->bytes + group * kLines * 64;
+    PACELINE_UNROLL
+    for (std::size_t line = 0; line < kLines; ++line) {
+      _mm_prefetch(reinterpret_cast<const char*>(next) + line * 64, _MM_HINT_T1);
+    }
+  }
+}
+
 struct Fp32Weights {
   using Element = float;
   static Vec widen(const float* from) { return load(from); }
@@ -119,32 +136,43 @@ struct Int4Product {
     constexpr std::size_t kGroupBytes = 320;
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * kGroupBytes, kGroupBytes);
-      IVec q[V][8];
+      prefetch<R, kGroupBytes>(tile, group);
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      IVec dot[R][V] = {};
+      PACELINE_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        IVec low[V];
+        IVec high[V];
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) {
+          const IVec pair =
+              load_bytes(tile.panels[v] + group * kGroupBytes + i * 64 + tile.lanes[v] * kQuad);
+          low[v] = low_nibbles(pair);
+          high[v] = high_nibbles(pair);
+        }
+        PACELINE_UNROLL
+        for (int r = 0; r < R; ++r) {
+          add_quad_int4<V>(low, broadcast_quad(in.row(r) + 2 * i * kQuad), dot[r]);
+        }
+        PACELINE_UNROLL
+        for (int r = 0; r < R; ++r) {
+          add_quad_int4<V>(high, broadcast_quad(in.row(r) + (2 * i + 1) * kQuad), dot[r]);
+        }
+      }
       Vec scale[V];
       Vec minimum[V];
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * kGroupBytes;
-        PACELINE_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const IVec pair = load_bytes(bytes + i * 64 + tile.lanes[v] * kQuad);
-          q[v][2 * i] = low_nibbles(pair);
-          q[v][2 * i + 1] = high_nibbles(pair);
-        }
         scale[v] = load_fp16(tile.halves(v, group * kGroupBytes + 256));
         minimum[v] = load_fp16(tile.halves(v, group * kGroupBytes + 288));
       }
-      const QuantizedRows<kWeightGroup> in(tile, group);
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
-        IVec dot[V];
-        dot_int4<V>(q, in.row(r), dot);
         const Vec in_scale = broadcast(in.scale(r));
         const Vec term = broadcast(in.template term<float>(r));
         PACELINE_UNROLL
         for (int v = 0; v < V; ++v) {
-          acc[r][v] = fma(to_float(dot[v]), mul(in_scale, scale[v]), acc[r][v]);
+          acc[r][v] = fma(to_float(sum_int4(dot[r][v])), mul(in_scale, scale[v]), acc[r][v]);
           acc[r][v] = fma(term, minimum[v], acc[r][v]);
         }
       }
@@ -154,6 +182,23 @@ struct Int4Product {
   static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
 };
 
+// dot[r][v] += the sum over `Quads` quads of inputs from `column` of the group on; the weights of
+// the vectors begin at bytes[v].
+template <int Quads, int R, int V, int Group>
+HWY_INLINE void add_dots_int8(const std::byte* const (&bytes)[V], const QuantizedRows<Group>& in,
+                              IVec (&dot)[R][V]) {
+  PACELINE_UNROLL
+  for (int i = 0; i < Quads; ++i) {
+    Int8Weights w[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = load_int8_weights(bytes[v] + i * 64);
+    PACELINE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      add_quad_int8<V>(w, broadcast_quad(in.row(r) + i * kQuad), dot[r]);
+    }
+  }
+}
+
 struct Int8GroupProduct {
   static constexpr bool kInteger = true;
 
@@ -161,27 +206,29 @@ struct Int8GroupProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * 512, 512);
-      IVec q[V][8];
+      prefetch<R, 512 + 2 * kPanel>(tile, group);
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      const std::byte* bytes[V];
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) bytes[v] = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
+      IVec dot[R][V];
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) dot[r][v] = start_int8(in.template term<std::int32_t>(r));
+      }
+      add_dots_int8<8, R, V>(bytes, in, dot);
       Vec scale[V];
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
-        PACELINE_UNROLL
-        for (int i = 0; i < 8; ++i) q[v][i] = load_int8_weights(bytes + i * 64);
         scale[v] = load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
       }
-      const QuantizedRows<kWeightGroup> in(tile, group);
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
-        IVec dot[V];
-        PACELINE_UNROLL
-        for (int v = 0; v < V; ++v) dot[v] = start_int8(in.template term<std::int32_t>(r));
-        add_dot_int8<V>(q, in.row(r), dot);
         const Vec in_scale = broadcast(in.scale(r));
         PACELINE_UNROLL
         for (int v = 0; v < V; ++v) {
-          acc[r][v] = fma(to_float(dot[v]), mul(in_scale, scale[v]), acc[r][v]);
+          acc[r][v] = fma(to_float(dot[r][v]), mul(in_scale, scale[v]), acc[r][v]);
         }
       }
     }
@@ -197,27 +244,18 @@ struct Int8ChannelProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * 1024, 1024);
+      prefetch<R, 1024>(tile, group);
       const QuantizedRows<64> in(tile, group);
+      const std::byte* bytes[V];
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) bytes[v] = tile.panels[v] + group * 1024 + tile.lanes[v] * kQuad;
       IVec dot[R][V];
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         PACELINE_UNROLL
         for (int v = 0; v < V; ++v) dot[r][v] = start_int8(in.template term<std::int32_t>(r));
       }
-      PACELINE_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        IVec q[V][8];
-        PACELINE_UNROLL
-        for (int v = 0; v < V; ++v) {
-          const std::byte* bytes =
-              tile.panels[v] + group * 1024 + half * 512 + tile.lanes[v] * kQuad;
-          PACELINE_UNROLL
-          for (int i = 0; i < 8; ++i) q[v][i] = load_int8_weights(bytes + i * 64);
-        }
-        PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) add_dot_int8<V>(q, in.row(r) + half * 32, dot[r]);
-      }
+      add_dots_int8<16, R, V>(bytes, in, dot);
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         const Vec in_scale = broadcast(in.scale(r));
@@ -239,8 +277,16 @@ struct Int8ChannelProduct {
   }
 };
 
+// Where a tile's rows begin.
+struct TilePlace {
+  std::int64_t row;
+  std::int64_t block;
+  std::int64_t lane;  // in the block
+};
+
 template <typename Product, int V>
-HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, std::int64_t row, std::int64_t first) {
+HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, const TilePlace& place,
+                                         std::int64_t first) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   TileOperands<V> tile;
   PACELINE_UNROLL
@@ -249,14 +295,14 @@ HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, std::int64_t r
     tile.lanes[v] = static_cast<int>((first + v) % kVectorsPerPanel) * kLanes;
   }
   if constexpr (Product::kInteger) {
-    const auto lane = static_cast<std::size_t>(row % kRowBlock);
+    const auto lane = static_cast<std::size_t>(place.lane);
     const auto group = static_cast<std::size_t>(task.layout.group);
     const std::byte* block =
-        task.in + static_cast<std::size_t>(row / kRowBlock) * task.layout.block_bytes;
+        task.in + static_cast<std::size_t>(place.block) * task.layout.block_bytes;
     tile.in = block + lane * group;
     tile.in_scale = block + kRowBlock * group + lane * sizeof(float);
   } else {
-    tile.in = task.in + static_cast<std::size_t>(row) * task.layout.row_bytes;
+    tile.in = task.in + static_cast<std::size_t>(place.row) * task.layout.row_bytes;
   }
   tile.layout = &task.layout;
   tile.weights = &task.weight->layout();
@@ -265,8 +311,8 @@ HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, std::int64_t r
 
 // Writes a tile's partial sum o.
 template <int R, int V>
-HWY_INLINE void store_tile(const ProductTask& task, std::int64_t row, std::int64_t first, std::int64_t o,
-                const Accumulators<R, V>& acc) {
+HWY_INLINE void store_tile(const ProductTask& task, std::int64_t row, std::int64_t first,
+                           std::int64_t o, const Accumulators<R, V>& acc) {
   const std::int64_t n = task.weight->rows();
   float* out = task.out + (o * task.row_count + row) * n + first * kLanes;
   const std::int64_t left = n - first * kLanes;
@@ -284,10 +330,10 @@ HWY_INLINE void store_tile(const ProductTask& task, std::int64_t row, std::int64
   }
 }
 
-// Rows [row, row + R) times column vectors [first, first + V), cut and added as the reduction says.
+// R rows times column vectors [first, first + V), cut and added as the reduction says.
 template <typename Product, int R, int V>
-void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first) {
-  const TileOperands<V> tile = tile_operands<Product, V>(task, row, first);
+void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t first) {
+  const TileOperands<V> tile = tile_operands<Product, V>(task, place, first);
   const std::vector<Reduction::Segment>& segments = task.weight->reduction().segments;
   Vec stack[kMaxReductionDepth][R][V];
   int depth = 0;
@@ -311,7 +357,7 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
       }
     }
     if (s + 1 == segments.size()) {  // the top of the stack is not put there just to be read
-      store_tile<R, V>(task, row, first, depth, acc);
+      store_tile<R, V>(task, place.row, first, depth, acc);
       break;
     }
     PACELINE_UNROLL
@@ -321,7 +367,7 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
     }
     ++depth;
   }
-  for (int o = 0; o < depth; ++o) store_tile<R, V>(task, row, first, o, stack[o]);
+  for (int o = 0; o < depth; ++o) store_tile<R, V>(task, place.row, first, o, stack[o]);
 }
 
 // Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
@@ -330,40 +376,49 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
-  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : (rows <= 4 ? 2 : 1);
+  if (Product::kInteger) return rows <= 2 ? kVectorsPerPanel : 2;
   if (rows == 1) return 2 * kVectorsPerPanel;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
-// R rows times column vectors [begin, end).
+// `rows` rows, at most R, times column vectors [begin, end).
 template <typename Product, int R>
-void multiply_rows(const ProductTask& task, std::int64_t row, IndexRange vectors) {
+void multiply_rows(const ProductTask& task, const TilePlace& place, std::int64_t rows,
+                   IndexRange vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return multiply_rows<Product, R - 1>(task, place, rows, vectors);
+  }
   constexpr int kVectors = tile_vectors<Product>(R);
   std::int64_t at = vectors.begin;
   for (; at + kVectors <= vectors.end; at += kVectors) {
-    multiply_tile<Product, R, kVectors>(task, row, at);
+    multiply_tile<Product, R, kVectors>(task, place, at);
   }
   if constexpr (kVectors > 2) {
-    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, row, at);
+    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
   }
-  for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, row, at);
+  if constexpr (kVectors > 1) {
+    for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
+  }
 }
 
 // All of a task: a block of column vectors stays in the cache while all rows pass over it.
 template <typename Product>
 void multiply_all(const ProductTask& task) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
-  constexpr int kBlock = 4;
+  constexpr int kVectorBlock = 4;
+  constexpr int kTileRows = kRegisters / 4;
   const std::int64_t end = task.panels.end * kVectorsPerPanel;
-  for (std::int64_t at = task.panels.begin * kVectorsPerPanel; at < end; at += kBlock) {
-    const IndexRange block{at, std::min<std::int64_t>(at + kBlock, end)};
-    std::int64_t row = task.rows.begin;
-    if constexpr (kRegisters >= 32) {
-      for (; row + 8 <= task.rows.end; row += 8) multiply_rows<Product, 8>(task, row, block);
+  for (std::int64_t at = task.panels.begin * kVectorsPerPanel; at < end; at += kVectorBlock) {
+    const IndexRange vectors{at, std::min<std::int64_t>(at + kVectorBlock, end)};
+    for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
+      const IndexRange rows = block_rows(task.row_count, block);
+      const std::int64_t tiles = (rows.size() + kTileRows - 1) / kTileRows;
+      for (std::int64_t tile = 0; tile < tiles; ++tile) {
+        const IndexRange lanes = part_of(rows.size(), tile, tiles);
+        multiply_rows<Product, kTileRows>(task, {rows.begin + lanes.begin, block, lanes.begin},
+                                          lanes.size(), vectors);
+      }
     }
-    for (; row + 4 <= task.rows.end; row += 4) multiply_rows<Product, 4>(task, row, block);
-    for (; row + 2 <= task.rows.end; row += 2) multiply_rows<Product, 2>(task, row, block);
-    for (; row < task.rows.end; ++row) multiply_rows<Product, 1>(task, row, block);
   }
 }
 
@@ -416,10 +471,13 @@ void quantize_row(const QuantizeTask& task, const float* in, std::byte* out, std
 }
 
 void quantize(const QuantizeTask& task) {
-  for (std::int64_t row = task.rows.begin; row < task.rows.end; ++row) {
-    quantize_row(task, task.in + row * task.cols,
-                 task.out + static_cast<std::size_t>(row / kRowBlock) * task.layout.block_bytes,
-                 static_cast<std::size_t>(row % kRowBlock));
+  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
+    const IndexRange rows = block_rows(task.row_count, block);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      quantize_row(task, task.in + row * task.cols,
+                   task.out + static_cast<std::size_t>(block) * task.layout.block_bytes,
+                   static_cast<std::size_t>(row - rows.begin));
+    }
   }
 }
 
