@@ -54,6 +54,7 @@ template <int V>
 HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
   for (int v = 0; v < V; ++v) {
     dot[v] = _mm256_add_epi16(dot[v], _mm256_maddubs_epi16(q[v], in));
+    asm("" : "+x"(dot[v]));
   }
 }
 HWY_INLINE IVec sum_int4(IVec dot) { return _mm256_madd_epi16(dot, _mm256_set1_epi16(1)); }
@@ -74,6 +75,7 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
   for (int v = 0; v < V; ++v) {
     const IVec pairs = _mm256_maddubs_epi16(w[v].magnitudes, _mm256_sign_epi8(in, w[v].signs));
     dot[v] = _mm256_add_epi32(dot[v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    asm("" : "+x"(dot[v]));
   }
 }
 

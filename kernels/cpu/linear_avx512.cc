@@ -25,6 +25,7 @@ template <int V>
 HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
   for (int v = 0; v < V; ++v) {
     dot[v] = _mm512_add_epi16(dot[v], _mm512_maddubs_epi16(q[v], in));
+    asm("" : "+v"(dot[v]));
   }
 }
 HWY_INLINE IVec sum_int4(IVec dot) { return _mm512_madd_epi16(dot, _mm512_set1_epi16(1)); }
@@ -46,6 +47,7 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
     const IVec pairs = _mm512_maddubs_epi16(
         w[v].magnitudes, _mm512_mask_sub_epi8(in, w[v].signs, _mm512_setzero_si512(), in));
     dot[v] = _mm512_add_epi32(dot[v], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    asm("" : "+v"(dot[v]));
   }
 }
 

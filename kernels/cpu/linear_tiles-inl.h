@@ -63,14 +63,15 @@ inline void prefetch(const std::byte* weights, std::size_t bytes) {
   }
 }
 
-// The same for a tile of integer weights, of which a panel has Bytes for each group: while
-// it reads its panels side by side, those of the tile that comes next are asked for front to back.
-template <int R, std::size_t Bytes, int V>
+// The same for a tile of integer weights, Bytes a group and panel. Panels that are read side by
+// side are no stream: while a tile reads its own, those of the tile that comes next are asked for
+// front to back.
+template <std::size_t Bytes, int V>
 HWY_INLINE void prefetch(const TileOperands<V>& tile, std::size_t group) {
-  if constexpr (R == 1) {
+  constexpr std::size_t kPanels = V * kLanes / kPanel;
+  if constexpr (kPanels <= 1) {
     prefetch(tile.panels[0] + group * Bytes, Bytes);
   } else {
-    constexpr std::size_t kPanels = V * kLanes < kPanel ? 1 : V * kLanes / kPanel;
     constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64;
     const std::byte* next = tile.panels[0] + kPanels * tile.weights->bytes + group * kLines * 64;
     PACELINE_UNROLL
@@ -136,7 +137,7 @@ struct Int4Product {
     constexpr std::size_t kGroupBytes = 320;
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<R, kGroupBytes>(tile, group);
+      prefetch<kGroupBytes>(tile, group);
       const QuantizedRows<kWeightGroup> in(tile, group);
       IVec dot[R][V] = {};
       PACELINE_UNROLL
@@ -206,7 +207,7 @@ struct Int8GroupProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<R, 512 + 2 * kPanel>(tile, group);
+      prefetch<512 + 2 * kPanel>(tile, group);
       const QuantizedRows<kWeightGroup> in(tile, group);
       const std::byte* bytes[V];
       PACELINE_UNROLL
@@ -244,7 +245,7 @@ struct Int8ChannelProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<R, 1024>(tile, group);
+      prefetch<1024>(tile, group);
       const QuantizedRows<64> in(tile, group);
       const std::byte* bytes[V];
       PACELINE_UNROLL
