@@ -49,12 +49,16 @@ inline IVec broadcast_quad(const std::int8_t* from) {
   return _mm256_set1_epi32(quad);
 }
 
+// Keeps a sum in its register. Without it GCC multiplies a whole group ahead of the sums and spills
+// what it multiplied.
+HWY_INLINE void pin(IVec& sum) { asm("" : "+x"(sum)); }
+
 // Sums of pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
 template <int V>
 HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
   for (int v = 0; v < V; ++v) {
     dot[v] = _mm256_add_epi16(dot[v], _mm256_maddubs_epi16(q[v], in));
-    asm("" : "+x"(dot[v]));
+    pin(dot[v]);
   }
 }
 HWY_INLINE IVec sum_int4(IVec dot) { return _mm256_madd_epi16(dot, _mm256_set1_epi16(1)); }
@@ -75,7 +79,7 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
   for (int v = 0; v < V; ++v) {
     const IVec pairs = _mm256_maddubs_epi16(w[v].magnitudes, _mm256_sign_epi8(in, w[v].signs));
     dot[v] = _mm256_add_epi32(dot[v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    asm("" : "+x"(dot[v]));
+    pin(dot[v]);
   }
 }
 

@@ -20,12 +20,16 @@ namespace {
 
 #include "kernels/cpu/vector_avx512-inl.h"
 
+// Keeps a sum in its register. Without it GCC multiplies a whole group ahead of the sums and spills
+// what it multiplied.
+HWY_INLINE void pin(IVec& sum) { asm("" : "+v"(sum)); }
+
 // Sums of pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
 template <int V>
 HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
   for (int v = 0; v < V; ++v) {
     dot[v] = _mm512_add_epi16(dot[v], _mm512_maddubs_epi16(q[v], in));
-    asm("" : "+v"(dot[v]));
+    pin(dot[v]);
   }
 }
 HWY_INLINE IVec sum_int4(IVec dot) { return _mm512_madd_epi16(dot, _mm512_set1_epi16(1)); }
@@ -47,7 +51,7 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
     const IVec pairs = _mm512_maddubs_epi16(
         w[v].magnitudes, _mm512_mask_sub_epi8(in, w[v].signs, _mm512_setzero_si512(), in));
     dot[v] = _mm512_add_epi32(dot[v], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-    asm("" : "+v"(dot[v]));
+    pin(dot[v]);
   }
 }
 

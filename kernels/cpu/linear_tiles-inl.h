@@ -53,31 +53,28 @@ struct QuantizedRows {
 template <int R, int V>
 using Accumulators = Vec[R][V];
 
-// Weights are asked for this far ahead: one row's arithmetic hides no memory, and the hardware
-// stops asking at every page. It runs on into the panel that comes next.
-inline void prefetch(const std::byte* weights, std::size_t bytes) {
-  constexpr std::size_t kAhead = 4096;
+// Asks for weights that are soon to be read: few rows' arithmetic hides no memory, and the hardware
+// stops asking at every page.
+template <std::size_t Bytes>
+HWY_INLINE void prefetch(const std::byte* weights) {
   PACELINE_UNROLL
-  for (std::size_t at = 0; at < bytes; at += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(weights) + kAhead + at, _MM_HINT_T0);
+  for (std::size_t at = 0; at < Bytes; at += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(weights) + at, _MM_HINT_T0);
   }
 }
 
-// The same for a tile of integer weights, Bytes a group and panel. Panels that are read side by
-// side are no stream: while a tile reads its own, those of the tile that comes next are asked for
-// front to back.
+// The same for a group of integer weights, Bytes a panel. One panel is read front to back, and what
+// is asked for runs on into the next. Panels that are read side by side are no stream: while a tile
+// reads its own, those of the tile that comes next are asked for front to back.
 template <std::size_t Bytes, int V>
-HWY_INLINE void prefetch(const TileOperands<V>& tile, std::size_t group) {
+HWY_INLINE void prefetch_group(const TileOperands<V>& tile, std::size_t group) {
   constexpr std::size_t kPanels = V * kLanes / kPanel;
   if constexpr (kPanels <= 1) {
-    prefetch(tile.panels[0] + group * Bytes, Bytes);
+    constexpr std::size_t kAhead = 8192;
+    prefetch<Bytes>(tile.panels[0] + group * Bytes + kAhead);
   } else {
-    constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64;
-    const std::byte* next = tile.panels[0] + kPanels * tile.weights->bytes + group * kLines * 64;
-    PACELINE_UNROLL
-    for (std::size_t line = 0; line < kLines; ++line) {
-      _mm_prefetch(reinterpret_cast<const char*>(next) + line * 64, _MM_HINT_T1);
-    }
+    constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64 * 64;
+    prefetch<kLines>(tile.panels[0] + kPanels * tile.weights->bytes + group * kLines);
   }
 }
 
@@ -114,7 +111,8 @@ struct DenseProduct : Format {
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
         const typename Format::Element* from = weights[v] + k * kPanel;
-        prefetch(reinterpret_cast<const std::byte*>(from), 1);
+        constexpr std::size_t kAhead = 4096;
+        prefetch<1>(reinterpret_cast<const std::byte*>(from) + kAhead);
         w[v] = Format::widen(from);
       }
       PACELINE_UNROLL
@@ -137,7 +135,7 @@ struct Int4Product {
     constexpr std::size_t kGroupBytes = 320;
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<kGroupBytes>(tile, group);
+      prefetch_group<kGroupBytes>(tile, group);
       const QuantizedRows<kWeightGroup> in(tile, group);
       IVec dot[R][V] = {};
       PACELINE_UNROLL
@@ -183,8 +181,7 @@ struct Int4Product {
   static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
 };
 
-// dot[r][v] += the sum over `Quads` quads of inputs from `column` of the group on; the weights of
-// the vectors begin at bytes[v].
+// dot[r][v] += the sum over the `Quads` quads of a group, whose weights begin at bytes[v].
 template <int Quads, int R, int V, int Group>
 HWY_INLINE void add_dots_int8(const std::byte* const (&bytes)[V], const QuantizedRows<Group>& in,
                               IVec (&dot)[R][V]) {
@@ -207,7 +204,7 @@ struct Int8GroupProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<512 + 2 * kPanel>(tile, group);
+      prefetch_group<512>(tile, group);
       const QuantizedRows<kWeightGroup> in(tile, group);
       const std::byte* bytes[V];
       PACELINE_UNROLL
@@ -245,7 +242,7 @@ struct Int8ChannelProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch<1024>(tile, group);
+      prefetch_group<1024>(tile, group);
       const QuantizedRows<64> in(tile, group);
       const std::byte* bytes[V];
       PACELINE_UNROLL
@@ -371,9 +368,9 @@ void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t
   for (int o = 0; o < depth; ++o) store_tile<R, V>(task, place.row, first, o, stack[o]);
 }
 
-// Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
-// panels at a time; two hide the latency of its float chains. More rows take as many chains as fit
-// the registers. An integer product has work enough in one vector, unpacked once for all rows.
+// Column vectors that a tile of so many rows takes. One or two rows wait for memory, which likes
+// few panels at a time; of float weights two hide the latency of a row's chains. More rows take as
+// many chains as fit the registers, or two of integer weights, which share the rows' broadcasts.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;

@@ -120,15 +120,19 @@ class LinearFormats : public ::testing::TestWithParam<WeightFormat> {};
 
 TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfRows) {
   const HostMatrix matrix = random_matrix(GetParam(), 83, 192, 1);
-  for (std::int64_t rows : {1, 2, 3, 5, 8, 17, 64}) {
+  // Every height of a tile, and blocks of rows that are not all of one height.
+  for (std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 31, 64}) {
     expect_equal_products(matrix, Reduction::whole(192), random_rows(rows, 192, 2), rows);
   }
 }
 
 TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfOutputs) {
   for (std::int64_t n : {0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 49, 65, 100, 161}) {
-    expect_equal_products(random_matrix(GetParam(), n, 64, 3), Reduction::whole(64),
-                          random_rows(3, 64, 4), 3);
+    const HostMatrix matrix = random_matrix(GetParam(), n, 64, 3);
+    // Tiles of few rows take one panel, of more two or four, of which the last may lack some.
+    for (std::int64_t rows : {1, 3, 7, 8}) {
+      expect_equal_products(matrix, Reduction::whole(64), random_rows(rows, 64, 4), rows);
+    }
   }
 }
 
@@ -145,7 +149,7 @@ TEST_P(LinearFormats, CutsAndAddsAsTheReductionSays) {
   };
   const HostMatrix matrix = random_matrix(GetParam(), 37, k, 5);
   for (const Reduction& reduction : reductions) {
-    for (std::int64_t rows : {1, 3, 8}) {
+    for (std::int64_t rows : {1, 3, 8, 11}) {
       expect_equal_products(matrix, reduction, random_rows(rows, k, 6), rows);
     }
   }
