@@ -5,6 +5,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/host_buffer.h"
 #include "kernels/cpu/panel_matrix.h"
+#include "kernels/cpu/split.h"
 
 namespace paceline::kernels::cpu {
 
@@ -14,11 +15,6 @@ const PanelMatrix& panel_matrix(const PackedMatrix* matrix) {
   const auto* own = dynamic_cast<const PanelMatrix*>(matrix);
   check(own != nullptr, "the matrix was packed by another backend");
   return *own;
-}
-
-// Part `index` of `parts` nearly equal parts of [0, size).
-IndexRange part_of(std::int64_t size, std::int64_t index, std::int64_t parts) {
-  return {size * index / parts, size * (index + 1) / parts};
 }
 
 }  // namespace
@@ -31,10 +27,7 @@ QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols) {
     return layout;
   }
   layout.groups = (cols + layout.group - 1) / layout.group;
-  const auto groups = static_cast<std::size_t>(layout.groups);
-  layout.scale_offset = groups * static_cast<std::size_t>(layout.group);
-  layout.term_offset = layout.scale_offset + groups * sizeof(float);
-  layout.row_bytes = (layout.term_offset + groups * sizeof(float) + 63) / 64 * 64;
+  layout.block_bytes = static_cast<std::size_t>(layout.groups) * block_group_bytes(layout.group);
   return layout;
 }
 
@@ -55,17 +48,18 @@ std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduc
 }
 
 const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {
-  const std::size_t bytes = static_cast<std::size_t>(params.rows) * layout.row_bytes;
+  const std::size_t bytes = static_cast<std::size_t>(row_blocks(params.rows)) * layout.block_bytes;
   if (scratch_.bytes() < bytes) scratch_ = allocate_host(std::max(bytes, 2 * scratch_.bytes()));
-  QuantizeTask task{params.weight->format(), layout,          params.in, scratch_.as<std::byte>(),
-                    params.weight->cols(),   {0, params.rows}};
+  const std::int64_t blocks = row_blocks(params.rows);
+  QuantizeTask task{params.weight->format(), layout,      params.in,  scratch_.as<std::byte>(),
+                    params.weight->cols(),   params.rows, {0, blocks}};
   // Below this many elements handing work out costs more than it saves.
   constexpr std::int64_t kWorthSharing = 16384;
-  const std::int64_t parts =
-      std::clamp<std::int64_t>(params.rows * task.cols / kWorthSharing, 1, pool_.threads());
+  const std::int64_t parts = std::clamp<std::int64_t>(
+      params.rows * task.cols / kWorthSharing, 1, std::min<std::int64_t>(blocks, pool_.threads()));
   pool_.run(static_cast<int>(parts), [&](int part) {
     QuantizeTask share = task;
-    share.rows = part_of(params.rows, part, parts);
+    share.blocks = part_of(blocks, part, parts);
     kernels_.quantize(share);
   });
   return scratch_.as<const std::byte>();
@@ -85,13 +79,14 @@ void Linear::linear(const LinearParams& params) {
   const std::int64_t threads = pool_.threads();
   const std::int64_t panel_parts =
       threads == 1 ? 1 : std::min<std::int64_t>((weight.panels() + 3) / 4, 8 * threads);
+  const std::int64_t blocks = row_blocks(params.rows);
   // Rows are shared out too where there are too few panels for all threads.
   const std::int64_t row_parts = std::clamp<std::int64_t>(
-      (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : (params.rows + 7) / 8);
+      (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : blocks);
   pool_.run(static_cast<int>(panel_parts * row_parts), [&](int part) {
     ProductTask share = task;
     share.panels = part_of(weight.panels(), part / row_parts, panel_parts);
-    share.rows = part_of(params.rows, part % row_parts, row_parts);
+    share.blocks = part_of(blocks, part % row_parts, row_parts);
     kernels_.multiply(share);
   });
 }

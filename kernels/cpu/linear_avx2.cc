@@ -49,29 +49,34 @@ inline IVec broadcast_quad(const std::int8_t* from) {
   return _mm256_set1_epi32(quad);
 }
 
-// Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
-inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
-  IVec pairs = _mm256_maddubs_epi16(q[0], broadcast_quad(in));
-  for (int i = 1; i < 8; ++i) {
-    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+// Sums of pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
+template <int V>
+HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) {
+    dot[v] = _mm256_add_epi16(dot[v], _mm256_maddubs_epi16(q[v], in));
+    asm("" : "+x"(dot[v]));
   }
-  return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+HWY_INLINE IVec sum_int4(IVec dot) { return _mm256_madd_epi16(dot, _mm256_set1_epi16(1)); }
 
 // |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
 // as an unsigned byte. So the offset is taken off at once and the term is not needed.
-inline IVec load_int8_weights(const std::byte* from) {
-  return _mm256_xor_si256(load_bytes(from), _mm256_set1_epi8(-128));
+struct Int8Weights {
+  IVec signs;
+  IVec magnitudes;
+};
+HWY_INLINE Int8Weights load_int8_weights(const std::byte* from) {
+  const IVec w = _mm256_xor_si256(load_bytes(from), _mm256_set1_epi8(-128));
+  return {w, _mm256_abs_epi8(w)};
 }
-inline IVec start_int8(const std::int32_t*) { return _mm256_setzero_si256(); }
-inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  IVec dot = start;
-  for (int i = 0; i < 8; ++i) {
-    const IVec sign = _mm256_sign_epi8(broadcast_quad(in + i * kQuad), q[i]);
-    const IVec pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q[i]), sign);
-    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+HWY_INLINE IVec start_int8(const std::int32_t*) { return _mm256_setzero_si256(); }
+template <int V>
+HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) {
+    const IVec pairs = _mm256_maddubs_epi16(w[v].magnitudes, _mm256_sign_epi8(in, w[v].signs));
+    dot[v] = _mm256_add_epi32(dot[v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    asm("" : "+x"(dot[v]));
   }
-  return dot;
 }
 
 // The largest magnitude's bits of `count` floats, a multiple of 8.

@@ -20,30 +20,35 @@ namespace {
 
 #include "kernels/cpu/vector_avx512-inl.h"
 
-// Pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
-inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
-  IVec pairs = _mm512_maddubs_epi16(q[0], broadcast_quad(in));
-  for (int i = 1; i < 8; ++i) {
-    pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(q[i], broadcast_quad(in + i * kQuad)));
+// Sums of pairs of products fit 16 bits over all of a group: 8 * 2 * 15 * 127 = 30480.
+template <int V>
+HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) {
+    dot[v] = _mm512_add_epi16(dot[v], _mm512_maddubs_epi16(q[v], in));
+    asm("" : "+v"(dot[v]));
   }
-  return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }
+HWY_INLINE IVec sum_int4(IVec dot) { return _mm512_madd_epi16(dot, _mm512_set1_epi16(1)); }
 
 // |w| times in with w's sign: 2 * 128 * 127 fits 16 bits, for w = -128 too, whose magnitude is 128
 // as an unsigned byte. So the offset is taken off at once and the term is not needed.
-inline IVec load_int8_weights(const std::byte* from) {
-  return _mm512_xor_si512(load_bytes(from), _mm512_set1_epi8(-128));
+struct Int8Weights {
+  __mmask64 signs;
+  IVec magnitudes;
+};
+HWY_INLINE Int8Weights load_int8_weights(const std::byte* from) {
+  const IVec w = _mm512_xor_si512(load_bytes(from), _mm512_set1_epi8(-128));
+  return {_mm512_movepi8_mask(w), _mm512_abs_epi8(w)};
 }
-inline IVec start_int8(const std::int32_t*) { return _mm512_setzero_si512(); }
-inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  IVec dot = start;
-  for (int i = 0; i < 8; ++i) {
-    const IVec x = broadcast_quad(in + i * kQuad);
-    const IVec sign = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(q[i]), _mm512_setzero_si512(), x);
-    const IVec pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(q[i]), sign);
-    dot = _mm512_add_epi32(dot, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+HWY_INLINE IVec start_int8(const std::int32_t*) { return _mm512_setzero_si512(); }
+template <int V>
+HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) {
+    const IVec pairs = _mm512_maddubs_epi16(
+        w[v].magnitudes, _mm512_mask_sub_epi8(in, w[v].signs, _mm512_setzero_si512(), in));
+    dot[v] = _mm512_add_epi32(dot[v], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    asm("" : "+v"(dot[v]));
   }
-  return dot;
 }
 
 #include "kernels/cpu/linear_tiles-inl.h"

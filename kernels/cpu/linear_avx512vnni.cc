@@ -20,27 +20,20 @@ namespace {
 
 #include "kernels/cpu/vector_avx512-inl.h"
 
-// Sum over a group of 32 of u8 weights times s8 activations, one output a lane. Two chains, as an
-// instruction's result is ready only after several others could have begun.
-inline IVec add_dot(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  IVec even = start;
-  IVec odd = _mm512_setzero_si512();
-  for (int i = 0; i < 8; i += 2) {
-    even = _mm512_dpbusd_epi32(even, q[i], broadcast_quad(in + i * kQuad));
-    odd = _mm512_dpbusd_epi32(odd, q[i + 1], broadcast_quad(in + (i + 1) * kQuad));
-  }
-  return _mm512_add_epi32(even, odd);
+// dot += the sum of four u8 weights times four s8 activations, one output a lane.
+template <int V>
+HWY_INLINE void add_quad_int4(const IVec (&q)[V], IVec in, IVec (&dot)[V]) {
+  for (int v = 0; v < V; ++v) dot[v] = _mm512_dpbusd_epi32(dot[v], q[v], in);
 }
-
-inline IVec dot_int4(const IVec (&q)[8], const std::int8_t* in) {
-  return add_dot(_mm512_setzero_si512(), q, in);
-}
+HWY_INLINE IVec sum_int4(IVec dot) { return dot; }
 
 // Weights stay w + 128; the term takes away what that adds.
-inline IVec load_int8_weights(const std::byte* from) { return load_bytes(from); }
-inline IVec start_int8(const std::int32_t* term) { return _mm512_set1_epi32(*term); }
-inline IVec add_dot_int8(IVec start, const IVec (&q)[8], const std::int8_t* in) {
-  return add_dot(start, q, in);
+using Int8Weights = IVec;
+HWY_INLINE Int8Weights load_int8_weights(const std::byte* from) { return load_bytes(from); }
+HWY_INLINE IVec start_int8(const std::int32_t* term) { return _mm512_set1_epi32(*term); }
+template <int V>
+HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]) {
+  add_quad_int4<V>(w, in, dot);
 }
 
 #include "kernels/cpu/linear_tiles-inl.h"

@@ -16,18 +16,37 @@
 template <int V>
 struct TileOperands {
   const std::byte* panels[V];
-  int lanes[V];  // first lane of the vector in its panel
-  const std::byte* in;
+  int lanes[V];         // first lane of the vector in its panel
+  const std::byte* in;  // the tile's first row; of quantized rows, its part of the first group
+  const std::byte* in_scale;  // of quantized rows: scale of the tile's first row, first group
   const QuantizedLayout* layout;
   const PanelLayout* weights;
 
-  template <typename T>
-  const T* row(int r, std::size_t offset) const {
-    return reinterpret_cast<const T*>(in + static_cast<std::size_t>(r) * layout->row_bytes +
-                                      offset);
+  const float* plain_row(int r) const {
+    return reinterpret_cast<const float*>(in + static_cast<std::size_t>(r) * layout->row_bytes);
   }
   const std::uint16_t* halves(int v, std::size_t offset) const {
     return reinterpret_cast<const std::uint16_t*>(panels[v] + offset) + lanes[v];
+  }
+};
+
+// One group of a tile's quantized rows.
+template <int Group>
+struct QuantizedRows {
+  const std::byte* q;
+  const std::byte* scales;
+
+  template <int V>
+  QuantizedRows(const TileOperands<V>& tile, std::size_t group)
+      : q(tile.in + group * block_group_bytes(Group)),
+        scales(tile.in_scale + group * block_group_bytes(Group)) {}
+  const std::int8_t* row(int r) const {
+    return reinterpret_cast<const std::int8_t*>(q) + r * Group;
+  }
+  const float* scale(int r) const { return reinterpret_cast<const float*>(scales) + r; }
+  template <typename T>
+  const T* term(int r) const {
+    return reinterpret_cast<const T*>(scales) + kRowBlock + r;
   }
 };
 
@@ -41,6 +60,24 @@ inline void prefetch(const std::byte* weights, std::size_t bytes) {
   PACELINE_UNROLL
   for (std::size_t at = 0; at < bytes; at += 64) {
     _mm_prefetch(reinterpret_cast<const char*>(weights) + kAhead + at, _MM_HINT_T0);
+  }
+}
+
+// The same for a tile of integer weights, Bytes a group and panel. Panels that are read side by
+// side are no stream: while a tile reads its own, those of the tile that comes next are asked for
+// front to back.
+template <std::size_t Bytes, int V>
+HWY_INLINE void prefetch(const TileOperands<V>& tile, std::size_t group) {
+  constexpr std::size_t kPanels = V * kLanes / kPanel;
+  if constexpr (kPanels <= 1) {
+    prefetch(tile.panels[0] + group * Bytes, Bytes);
+  } else {
+    constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64;
+    const std::byte* next = tile.panels[0] + kPanels * tile.weights->bytes + group * kLines * 64;
+    PACELINE_UNROLL
+    for (std::size_t line = 0; line < kLines; ++line) {
+      _mm_prefetch(reinterpret_cast<const char*>(next) + line * 64, _MM_HINT_T1);
+    }
   }
 }
 
@@ -71,7 +108,7 @@ struct DenseProduct : Format {
     }
     const float* in[R];
     PACELINE_UNROLL
-    for (int r = 0; r < R; ++r) in[r] = tile.template row<float>(r, 0);
+    for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
       Vec w[V];
       PACELINE_UNROLL
@@ -100,26 +137,44 @@ struct Int4Product {
     constexpr std::size_t kGroupBytes = 320;
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * kGroupBytes, kGroupBytes);
+      prefetch<kGroupBytes>(tile, group);
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      IVec dot[R][V] = {};
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * kGroupBytes;
-        IVec q[8];
+      for (int i = 0; i < 4; ++i) {
+        IVec low[V];
+        IVec high[V];
         PACELINE_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const IVec pair = load_bytes(bytes + i * 64 + tile.lanes[v] * kQuad);
-          q[2 * i] = low_nibbles(pair);
-          q[2 * i + 1] = high_nibbles(pair);
+        for (int v = 0; v < V; ++v) {
+          const IVec pair =
+              load_bytes(tile.panels[v] + group * kGroupBytes + i * 64 + tile.lanes[v] * kQuad);
+          low[v] = low_nibbles(pair);
+          high[v] = high_nibbles(pair);
         }
-        const Vec scale = load_fp16(tile.halves(v, group * kGroupBytes + 256));
-        const Vec minimum = load_fp16(tile.halves(v, group * kGroupBytes + 288));
         PACELINE_UNROLL
         for (int r = 0; r < R; ++r) {
-          const Vec dot = to_float(dot_int4(q, tile.template row<std::int8_t>(r, group * 32)));
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          const float* term = tile.template row<float>(r, tile.layout->term_offset);
-          acc[r][v] = fma(dot, mul(broadcast(in_scale + g), scale), acc[r][v]);
-          acc[r][v] = fma(broadcast(term + g), minimum, acc[r][v]);
+          add_quad_int4<V>(low, broadcast_quad(in.row(r) + 2 * i * kQuad), dot[r]);
+        }
+        PACELINE_UNROLL
+        for (int r = 0; r < R; ++r) {
+          add_quad_int4<V>(high, broadcast_quad(in.row(r) + (2 * i + 1) * kQuad), dot[r]);
+        }
+      }
+      Vec scale[V];
+      Vec minimum[V];
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) {
+        scale[v] = load_fp16(tile.halves(v, group * kGroupBytes + 256));
+        minimum[v] = load_fp16(tile.halves(v, group * kGroupBytes + 288));
+      }
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Vec in_scale = broadcast(in.scale(r));
+        const Vec term = broadcast(in.template term<float>(r));
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) {
+          acc[r][v] = fma(to_float(sum_int4(dot[r][v])), mul(in_scale, scale[v]), acc[r][v]);
+          acc[r][v] = fma(term, minimum[v], acc[r][v]);
         }
       }
     }
@@ -128,6 +183,23 @@ struct Int4Product {
   static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
 };
 
+// dot[r][v] += the sum over `Quads` quads of inputs from `column` of the group on; the weights of
+// the vectors begin at bytes[v].
+template <int Quads, int R, int V, int Group>
+HWY_INLINE void add_dots_int8(const std::byte* const (&bytes)[V], const QuantizedRows<Group>& in,
+                              IVec (&dot)[R][V]) {
+  PACELINE_UNROLL
+  for (int i = 0; i < Quads; ++i) {
+    Int8Weights w[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = load_int8_weights(bytes[v] + i * 64);
+    PACELINE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      add_quad_int8<V>(w, broadcast_quad(in.row(r) + i * kQuad), dot[r]);
+    }
+  }
+}
+
 struct Int8GroupProduct {
   static constexpr bool kInteger = true;
 
@@ -135,23 +207,29 @@ struct Int8GroupProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / kWeightGroup; g < cols.end / kWeightGroup; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * 512, 512);
+      prefetch<512 + 2 * kPanel>(tile, group);
+      const QuantizedRows<kWeightGroup> in(tile, group);
+      const std::byte* bytes[V];
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) bytes[v] = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
+      IVec dot[R][V];
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        PACELINE_UNROLL
+        for (int v = 0; v < V; ++v) dot[r][v] = start_int8(in.template term<std::int32_t>(r));
+      }
+      add_dots_int8<8, R, V>(bytes, in, dot);
+      Vec scale[V];
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * 512 + tile.lanes[v] * kQuad;
-        IVec q[8];
+        scale[v] = load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
+      }
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Vec in_scale = broadcast(in.scale(r));
         PACELINE_UNROLL
-        for (int i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + i * 64);
-        const Vec scale =
-            load_fp16(tile.halves(v, tile.weights->scale_offset + group * kPanel * 2));
-        PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const std::int32_t* term =
-              tile.template row<std::int32_t>(r, tile.layout->term_offset) + g;
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          const IVec dot =
-              add_dot_int8(start_int8(term), q, tile.template row<std::int8_t>(r, group * 32));
-          acc[r][v] = fma(to_float(dot), mul(broadcast(in_scale + g), scale), acc[r][v]);
+        for (int v = 0; v < V; ++v) {
+          acc[r][v] = fma(to_float(dot[r][v]), mul(in_scale, scale[v]), acc[r][v]);
         }
       }
     }
@@ -167,31 +245,23 @@ struct Int8ChannelProduct {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     for (std::int64_t g = cols.begin / 64; g < (cols.end + 63) / 64; ++g) {
       const auto group = static_cast<std::size_t>(g);
-      prefetch(tile.panels[0] + group * 1024, 1024);
+      prefetch<1024>(tile, group);
+      const QuantizedRows<64> in(tile, group);
+      const std::byte* bytes[V];
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const std::byte* bytes = tile.panels[v] + group * 1024 + tile.lanes[v] * kQuad;
-        IVec dot[R];
+      for (int v = 0; v < V; ++v) bytes[v] = tile.panels[v] + group * 1024 + tile.lanes[v] * kQuad;
+      IVec dot[R][V];
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
         PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          dot[r] = start_int8(tile.template row<std::int32_t>(r, tile.layout->term_offset) + g);
-        }
+        for (int v = 0; v < V; ++v) dot[r][v] = start_int8(in.template term<std::int32_t>(r));
+      }
+      add_dots_int8<16, R, V>(bytes, in, dot);
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Vec in_scale = broadcast(in.scale(r));
         PACELINE_UNROLL
-        for (std::size_t half = 0; half < 2; ++half) {
-          IVec q[8];
-          PACELINE_UNROLL
-          for (std::size_t i = 0; i < 8; ++i) q[i] = load_int8_weights(bytes + half * 512 + i * 64);
-          PACELINE_UNROLL
-          for (int r = 0; r < R; ++r) {
-            dot[r] =
-                add_dot_int8(dot[r], q, tile.template row<std::int8_t>(r, group * 64 + half * 32));
-          }
-        }
-        PACELINE_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const float* in_scale = tile.template row<float>(r, tile.layout->scale_offset);
-          acc[r][v] = fma(to_float(dot[r]), broadcast(in_scale + g), acc[r][v]);
-        }
+        for (int v = 0; v < V; ++v) acc[r][v] = fma(to_float(dot[r][v]), in_scale, acc[r][v]);
       }
     }
   }
@@ -208,9 +278,16 @@ struct Int8ChannelProduct {
   }
 };
 
-// Rows [row, row + R) times column vectors [first, first + V), cut and added as the reduction says.
-template <typename Product, int R, int V>
-void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first) {
+// Where a tile's rows begin.
+struct TilePlace {
+  std::int64_t row;
+  std::int64_t block;
+  std::int64_t lane;  // in the block
+};
+
+template <typename Product, int V>
+HWY_INLINE TileOperands<V> tile_operands(const ProductTask& task, const TilePlace& place,
+                                         std::int64_t first) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   TileOperands<V> tile;
   PACELINE_UNROLL
@@ -218,54 +295,80 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
     tile.panels[v] = task.weight->panel((first + v) / kVectorsPerPanel);
     tile.lanes[v] = static_cast<int>((first + v) % kVectorsPerPanel) * kLanes;
   }
-  tile.in = task.in + static_cast<std::size_t>(row) * task.layout.row_bytes;
+  if constexpr (Product::kInteger) {
+    const auto lane = static_cast<std::size_t>(place.lane);
+    const auto group = static_cast<std::size_t>(task.layout.group);
+    const std::byte* block =
+        task.in + static_cast<std::size_t>(place.block) * task.layout.block_bytes;
+    tile.in = block + lane * group;
+    tile.in_scale = block + kRowBlock * group + lane * sizeof(float);
+  } else {
+    tile.in = task.in + static_cast<std::size_t>(place.row) * task.layout.row_bytes;
+  }
   tile.layout = &task.layout;
   tile.weights = &task.weight->layout();
+  return tile;
+}
 
-  alignas(64) float stack[kMaxReductionDepth][R][V][kLanes];
+// Writes a tile's partial sum o.
+template <int R, int V>
+HWY_INLINE void store_tile(const ProductTask& task, std::int64_t row, std::int64_t first,
+                           std::int64_t o, const Accumulators<R, V>& acc) {
+  const std::int64_t n = task.weight->rows();
+  float* out = task.out + (o * task.row_count + row) * n + first * kLanes;
+  const std::int64_t left = n - first * kLanes;
+  PACELINE_UNROLL
+  for (int v = 0; v < V; ++v) {
+    if (left >= (v + 1) * kLanes) {
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) store(out + r * n + v * kLanes, acc[r][v]);
+    } else if (left > v * kLanes) {
+      PACELINE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        store_first(out + r * n + v * kLanes, acc[r][v], static_cast<int>(left - v * kLanes));
+      }
+    }
+  }
+}
+
+// R rows times column vectors [first, first + V), cut and added as the reduction says.
+template <typename Product, int R, int V>
+void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t first) {
+  const TileOperands<V> tile = tile_operands<Product, V>(task, place, first);
+  const std::vector<Reduction::Segment>& segments = task.weight->reduction().segments;
+  Vec stack[kMaxReductionDepth][R][V];
   int depth = 0;
-  for (const Reduction::Segment& segment : task.weight->reduction().segments) {
+  for (std::size_t s = 0; s < segments.size(); ++s) {
     Vec acc[R][V];
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) acc[r][v] = zero();
     }
-    if (segment.cols.size() > 0) {
-      Product::template accumulate<R, V>(tile, segment.cols, acc);
+    if (segments[s].cols.size() > 0) {
+      Product::template accumulate<R, V>(tile, segments[s].cols, acc);
       Product::template finish<R, V>(tile, acc);
     }
-    for (int merge = 0; merge < segment.merges; ++merge) {
+    for (int merge = 0; merge < segments[s].merges; ++merge) {
       --depth;
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         PACELINE_UNROLL
-        for (int v = 0; v < V; ++v) acc[r][v] = add(load(stack[depth][r][v]), acc[r][v]);
+        for (int v = 0; v < V; ++v) acc[r][v] = add(stack[depth][r][v], acc[r][v]);
       }
+    }
+    if (s + 1 == segments.size()) {  // the top of the stack is not put there just to be read
+      store_tile<R, V>(task, place.row, first, depth, acc);
+      break;
     }
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) store(stack[depth][r][v], acc[r][v]);
+      for (int v = 0; v < V; ++v) stack[depth][r][v] = acc[r][v];
     }
     ++depth;
   }
-
-  const std::int64_t n = task.weight->rows();
-  for (int o = 0; o < depth; ++o) {
-    for (int r = 0; r < R; ++r) {
-      float* out = task.out + (o * task.row_count + row + r) * n;
-      for (int v = 0; v < V; ++v) {
-        const std::int64_t at = (first + v) * kLanes;
-        const Vec sum = load(stack[o][r][v]);
-        if (at + kLanes <= n) {
-          store(out + at, sum);
-        } else if (at < n) {
-          store_first(out + at, sum, static_cast<int>(n - at));
-        }
-      }
-    }
-  }
+  for (int o = 0; o < depth; ++o) store_tile<R, V>(task, place.row, first, o, stack[o]);
 }
 
 // Column vectors that a tile of so many rows takes. One row waits for memory, which likes few
@@ -274,40 +377,49 @@ void multiply_tile(const ProductTask& task, std::int64_t row, std::int64_t first
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
-  if (Product::kInteger) return rows == 1 ? kVectorsPerPanel : 1;
+  if (Product::kInteger) return rows <= 2 ? kVectorsPerPanel : 2;
   if (rows == 1) return 2 * kVectorsPerPanel;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
-// R rows times column vectors [begin, end).
+// `rows` rows, at most R, times column vectors [begin, end).
 template <typename Product, int R>
-void multiply_rows(const ProductTask& task, std::int64_t row, IndexRange vectors) {
+void multiply_rows(const ProductTask& task, const TilePlace& place, std::int64_t rows,
+                   IndexRange vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return multiply_rows<Product, R - 1>(task, place, rows, vectors);
+  }
   constexpr int kVectors = tile_vectors<Product>(R);
   std::int64_t at = vectors.begin;
   for (; at + kVectors <= vectors.end; at += kVectors) {
-    multiply_tile<Product, R, kVectors>(task, row, at);
+    multiply_tile<Product, R, kVectors>(task, place, at);
   }
   if constexpr (kVectors > 2) {
-    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, row, at);
+    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
   }
-  for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, row, at);
+  if constexpr (kVectors > 1) {
+    for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
+  }
 }
 
 // All of a task: a block of column vectors stays in the cache while all rows pass over it.
 template <typename Product>
 void multiply_all(const ProductTask& task) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
-  constexpr int kBlock = 4;
+  constexpr int kVectorBlock = 4;
+  constexpr int kTileRows = kRegisters / 4;
   const std::int64_t end = task.panels.end * kVectorsPerPanel;
-  for (std::int64_t at = task.panels.begin * kVectorsPerPanel; at < end; at += kBlock) {
-    const IndexRange block{at, std::min<std::int64_t>(at + kBlock, end)};
-    std::int64_t row = task.rows.begin;
-    if constexpr (kRegisters >= 32) {
-      for (; row + 8 <= task.rows.end; row += 8) multiply_rows<Product, 8>(task, row, block);
+  for (std::int64_t at = task.panels.begin * kVectorsPerPanel; at < end; at += kVectorBlock) {
+    const IndexRange vectors{at, std::min<std::int64_t>(at + kVectorBlock, end)};
+    for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
+      const IndexRange rows = block_rows(task.row_count, block);
+      const std::int64_t tiles = (rows.size() + kTileRows - 1) / kTileRows;
+      for (std::int64_t tile = 0; tile < tiles; ++tile) {
+        const IndexRange lanes = part_of(rows.size(), tile, tiles);
+        multiply_rows<Product, kTileRows>(task, {rows.begin + lanes.begin, block, lanes.begin},
+                                          lanes.size(), vectors);
+      }
     }
-    for (; row + 4 <= task.rows.end; row += 4) multiply_rows<Product, 4>(task, row, block);
-    for (; row + 2 <= task.rows.end; row += 2) multiply_rows<Product, 2>(task, row, block);
-    for (; row < task.rows.end; ++row) multiply_rows<Product, 1>(task, row, block);
   }
 }
 
@@ -328,13 +440,14 @@ void multiply(const ProductTask& task) {
   }
 }
 
-// kernels/core/quantize.h in vectors.
-void quantize_row(const QuantizeTask& task, const float* in, std::byte* out) {
+// kernels/core/quantize.h in vectors. Row `lane` of the block `out`.
+void quantize_row(const QuantizeTask& task, const float* in, std::byte* out, std::size_t lane) {
   const QuantizedLayout& layout = task.layout;
-  auto* scales = reinterpret_cast<float*>(out + layout.scale_offset);
-  std::byte* terms = out + layout.term_offset;
+  const auto size = static_cast<std::size_t>(layout.group);
   for (std::int64_t g = 0; g < layout.groups; ++g) {
-    auto* q = reinterpret_cast<std::int8_t*>(out) + g * layout.group;
+    std::byte* block = out + static_cast<std::size_t>(g) * block_group_bytes(layout.group);
+    auto* q = reinterpret_cast<std::int8_t*>(block + lane * size);
+    auto* scales = reinterpret_cast<float*>(block + kRowBlock * size);
     const float* group = in + g * layout.group;
     float padded[64];
     const std::int64_t count = task.cols - g * layout.group;
@@ -347,21 +460,25 @@ void quantize_row(const QuantizeTask& task, const float* in, std::byte* out) {
     if (scale.inverse != 0) {
       sum = round_group(group, scale.inverse, layout.group, q);
     } else {
-      std::memset(q, 0, static_cast<std::size_t>(layout.group));
+      std::memset(q, 0, size);
     }
-    scales[g] = scale.scale;
+    scales[lane] = scale.scale;
     const std::int32_t undo = -128 * sum;
     const float term = scale.scale * static_cast<float>(sum);
-    std::memcpy(terms + g * 4,
+    std::memcpy(scales + kRowBlock + lane,
                 task.format == WeightFormat::kInt4Group ? static_cast<const void*>(&term) : &undo,
                 4);
   }
 }
 
 void quantize(const QuantizeTask& task) {
-  for (std::int64_t row = task.rows.begin; row < task.rows.end; ++row) {
-    quantize_row(task, task.in + row * task.cols,
-                 task.out + static_cast<std::size_t>(row) * task.layout.row_bytes);
+  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
+    const IndexRange rows = block_rows(task.row_count, block);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      quantize_row(task, task.in + row * task.cols,
+                   task.out + static_cast<std::size_t>(block) * task.layout.block_bytes,
+                   static_cast<std::size_t>(row - rows.begin));
+    }
   }
 }
 

@@ -8,6 +8,11 @@
 
 namespace paceline::kernels::cpu {
 
+/// Part `index` of `parts` nearly equal parts of [0, size).
+inline IndexRange part_of(std::int64_t size, std::int64_t index, std::int64_t parts) {
+  return {size * index / parts, size * (index + 1) / parts};
+}
+
 /// Calls body(range) for consecutive ranges that cover [0, size), one a thread. Below
 /// `least` elements a range the work is not worth a thread. Boundaries are multiples of `align`.
 template <typename Body>
