@@ -132,9 +132,9 @@ TEST(DraftPlanner, DraftsThatCostNothingAreTakenWithoutBeams) {
   EXPECT_EQ(settled.trees[0].size(), 1);
 }
 
-// A depth costs a fifth of a step: a search that is likely wrong already is not worth another.
+// A depth costs a twelfth of a step: a search that is likely wrong already is not worth another.
 TEST(DraftPlanner, SearchesEndWhereTheyAreUnlikelyToMatter) {
-  const StepCosts costs{.step = line(0.010, 0.0002), .draft = line(0.002, 0.00002)};
+  const StepCosts costs{.step = line(0.010, 0.0002), .draft = line(0.0008, 0.00002)};
   DraftPlanner planner(costs, kLargest);
   const Settled settled = settle(planner, 1, 0.85);
   ASSERT_GT(settled.shape.width, 0);

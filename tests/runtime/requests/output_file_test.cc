@@ -38,7 +38,6 @@ class OutputFileTest : public ::testing::Test {
                         .prompt_tokens = 2,
                         .token_ids = std::move(token_ids),
                         .steps = 2,
-                        .accepted_at = {},
                         .seed = 0,
                         .ttft_ms = 1.0};
     return result_line(input_.read(index), answer, {}, 1);
