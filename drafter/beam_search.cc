@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/core/error.h"
+#include "kernels/core/exact_math.h"
 
 namespace paceline::drafter {
 
@@ -47,6 +48,11 @@ void BeamSearch::extend(const CandidateRows& candidates) {
   next.resize(kept);
   if (keeps_all) seen_.push_back(next);
   next.resize(width);
+  if (shape_.least_chance > 0 && sampling_.temperature == 0) {
+    double chance = 0;
+    for (const Beam& beam : next) chance += kernels::exact::exp(beam.score);
+    unlikely_ = chance < shape_.least_chance;
+  }
   levels_.push_back(std::move(next));
 }
 

@@ -19,8 +19,9 @@ class BeamSearch {
  public:
   BeamSearch(const DraftShape& shape, const kernels::SamplingRow& sampling, std::int32_t root);
 
-  /// No depth is left to be searched: the shape's is reached, or a row was not finite.
-  bool done() const { return failed_ || depth() == shape_.depth || shape_.width == 0; }
+  /// No depth is left to be searched: the shape's is reached, its least chance is not, or a row was
+  /// not finite.
+  bool done() const { return failed_ || unlikely_ || depth() == shape_.depth || shape_.width == 0; }
   bool failed() const { return failed_; }
   /// Depth of the current beams; 0 at first, when there is one, the root.
   std::int32_t depth() const { return static_cast<std::int32_t>(levels_.size()) - 1; }
@@ -50,6 +51,7 @@ class BeamSearch {
   DraftShape shape_;
   kernels::SamplingRow sampling_;
   bool failed_ = false;
+  bool unlikely_ = false;
   std::vector<std::vector<Beam>> levels_;  // levels_[d]: the beams of depth d
   // With any_candidate, seen_[d]: the max_nodes best candidates of depth d + 1, the beams first.
   std::vector<std::vector<Beam>> seen_;

@@ -21,6 +21,10 @@ struct DraftShape {
   /// With max_nodes: any token that the search looked at can become a node, not only those of the
   /// beams that it ends with. So a tree of a given size holds the most probable paths there are.
   bool any_candidate = false;
+  /// A search stops where this is more than the chance that its next tokens matter: that its beams,
+  /// all together, are right so far, or, at the first depth, that a drafter that costs nothing is
+  /// wrong. At temperature above 0 beams' chances are not known, and only the latter counts.
+  double least_chance = 0;
   bool operator==(const DraftShape&) const = default;
 };
 

@@ -25,17 +25,19 @@ void MergedDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
     // in the end is never needed.
     if (!request.shape.any_candidate) request.shape.max_nodes = 0;
   }
-  trees.assign(batch.requests.size(), {});
-  std::vector<TokenTree> found;
-  for (std::size_t s = 0; s < sources_.size(); ++s) {
+  // The last source first: what it finds can spare the first one's work.
+  std::vector<std::vector<TokenTree>> found(sources_.size());
+  for (std::size_t s = sources_.size(); s-- > 0;) {
     const DraftStats before = sources_[s]->stats();
-    sources_[s]->draft({batch.hidden, whole}, found);
+    sources_[s]->draft({batch.hidden, whole}, found[s]);
     stats_.rows += sources_[s]->stats().rows - before.rows;
     stats_.non_finite += sources_[s]->stats().non_finite - before.non_finite;
-    for (std::size_t i = 0; i < trees.size(); ++i) {
-      found[i].set_source(static_cast<int>(s));
-      trees[i].merge(found[i]);
-    }
+    for (TokenTree& tree : found[s]) tree.set_source(static_cast<int>(s));
+    if (s > 0) spare_searches(found[s], whole);
+  }
+  trees.assign(batch.requests.size(), {});
+  for (const std::vector<TokenTree>& source : found) {
+    for (std::size_t i = 0; i < trees.size(); ++i) trees[i].merge(source[i]);
   }
   for (std::size_t i = 0; i < trees.size(); ++i) {
     const DraftShape shape = checked_shape(batch.requests[i]);
@@ -43,6 +45,22 @@ void MergedDrafter::draft(const DraftBatch& batch, std::vector<TokenTree>& trees
     calibration_.rate(trees[i], batch.requests[i].sampling.temperature > 0);
     if (shape.max_nodes > 0) trees[i].prune(shape.max_nodes);
     stats_.count(trees[i]);
+  }
+}
+
+// No search for requests whose next token is known as surely as their shapes ask for.
+void MergedDrafter::spare_searches(const std::vector<TokenTree>& known,
+                                   std::vector<DraftRequest>& requests) const {
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    DraftShape& shape = requests[i].shape;
+    if (shape.least_chance <= 0) continue;
+    double chance = 0;
+    for (const TreeNode& node : known[i].nodes()) {
+      if (node.parent != TreeNode::kRoot) continue;
+      chance = std::max(
+          chance, calibration_.chance(node, requests[i].sampling.temperature > 0));
+    }
+    if (1 - chance < shape.least_chance) shape.width = 0;
   }
 }
 

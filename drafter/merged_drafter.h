@@ -10,7 +10,8 @@ namespace paceline::drafter {
 
 /// Drafters whose trees are merged into one for each request. Which nodes a limited tree keeps goes
 /// by what was learnt of each source's guesses (AcceptanceCalibration), so a request's tree also
-/// depends on what was verified before it. One source alone is rated likewise.
+/// depends on what was verified before it. One source alone is rated likewise. The second source is
+/// asked first; it should cost nothing: what it is sure of, the first is not asked (least_chance).
 class MergedDrafter final : public Drafter {
  public:
   /// At most two sources, which must outlive it.
@@ -23,6 +24,9 @@ class MergedDrafter final : public Drafter {
   const DraftStats& stats() const override { return stats_; }
 
  private:
+  void spare_searches(const std::vector<TokenTree>& known,
+                      std::vector<DraftRequest>& requests) const;
+
   std::vector<Drafter*> sources_;
   AcceptanceCalibration calibration_;
   DraftStats stats_;

@@ -64,6 +64,7 @@ class Backend {
   virtual void top_log_probs(const TopLogProbsParams& params) = 0;
   virtual void compact_kv(const CompactKvParams& params) = 0;
   virtual void select_tokens(const SelectTokensParams& params) = 0;
+  virtual void largest_logits(const LargestLogitsParams& params) = 0;
   virtual void token_log_probs(const TokenLogProbsParams& params) = 0;
   virtual void sum_words(const SumWordsParams& params) = 0;
 };

@@ -268,6 +268,21 @@ struct SelectTokensParams {
   std::int64_t vocab = 0;
 };
 
+/// The largest of a row of logits, ties to the lower id.
+struct LargestLogit {
+  float logit = 0;
+  std::int32_t id = -1;         // -1: there is no logit at all
+  std::int32_t all_finite = 1;  // 0: one is not finite, and the rest means nothing
+};
+
+/// largest[r] = that of logits[r]; ids count from 0.
+struct LargestLogitsParams {
+  const float* logits = nullptr;    // [rows, vocab]
+  LargestLogit* largest = nullptr;  // [rows]
+  std::int64_t rows = 0;
+  std::int64_t vocab = 0;
+};
+
 /// log_probs[r] = log softmax(logits[r])[targets[r]], in double.
 struct TokenLogProbsParams {
   const float* logits = nullptr;          // [rows, vocab]

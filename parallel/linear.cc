@@ -147,6 +147,8 @@ VocabParallelLogits::VocabParallelLogits(ExchangeWorkspace& exchange,
   const std::vector<IndexRange> parts = vocabulary_parts(exchange, vocab_size);
   check_part(*weight_, parts[exchange.rank()]);
   for (const IndexRange& part : parts) per_row_.push_back(part.size());
+  static_assert(sizeof(kernels::LargestLogit) % sizeof(float) == 0);
+  candidate_.assign(parts.size(), sizeof(kernels::LargestLogit) / sizeof(float));
 }
 
 void VocabParallelLogits::forward(const float* in, float* out, std::int64_t rows) {
@@ -157,6 +159,42 @@ void VocabParallelLogits::forward(const float* in, float* out, std::int64_t rows
   exchange_.backend().linear({.weight = weight_.get(), .in = in, .out = blocks.mine, .rows = rows});
   exchange_.gather();
   if (!direct) interleave(blocks.all, out, rows);
+}
+
+void VocabParallelLogits::forward_part(const float* in, float* out, std::int64_t rows) {
+  exchange_.backend().linear({.weight = weight_.get(), .in = in, .out = out, .rows = rows});
+}
+
+void VocabParallelLogits::largest(const float* part, std::int32_t* tokens, std::int64_t rows) {
+  const ExchangeWorkspace::Blocks blocks = exchange_.prepare(candidate_, rows);
+  kernels::Backend& backend = exchange_.backend();
+  backend.largest_logits({.logits = part,
+                          .largest = reinterpret_cast<kernels::LargestLogit*>(blocks.mine),
+                          .rows = rows,
+                          .vocab = weight_->rows()});
+  exchange_.gather();
+  found_.resize(static_cast<std::size_t>(rows) * per_row_.size());
+  backend.synchronize();
+  backend.download(found_.data(), blocks.all, found_.size() * sizeof(kernels::LargestLogit));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    kernels::LargestLogit best;
+    std::int32_t token = -1;
+    std::int64_t first_token = 0;
+    for (std::size_t r = 0; r < per_row_.size(); ++r) {
+      const kernels::LargestLogit& found =
+          found_[r * static_cast<std::size_t>(rows) + static_cast<std::size_t>(row)];
+      if (found.all_finite == 0) {
+        token = -1;
+        break;
+      }
+      if (found.id >= 0 && (token < 0 || found.logit > best.logit)) {
+        best = found;
+        token = static_cast<std::int32_t>(first_token) + found.id;
+      }
+      first_token += per_row_[r];
+    }
+    tokens[row] = token;
+  }
 }
 
 // Example: ranks with 2 and 1 logits, 2 rows: a0 a1 b0 b1 | a2 b2 -> a0 a1 a2, b0 b1 b2.

@@ -69,6 +69,9 @@ class CpuBackend final : public Backend {
   void select_tokens(const SelectTokensParams& params) override {
     cpu::select_tokens(params, row_ops_, pool_);
   }
+  void largest_logits(const LargestLogitsParams& params) override {
+    cpu::largest_logits(params, row_ops_, pool_);
+  }
   void token_log_probs(const TokenLogProbsParams& params) override {
     cpu::token_log_probs(params, row_ops_, pool_);
   }

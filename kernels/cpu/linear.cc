@@ -44,7 +44,7 @@ const LinearKernels& linear_kernels(Isa isa) {
 }
 
 std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduction& reduction) {
-  return std::make_unique<PanelMatrix>(matrix, reduction, arena_);
+  return std::make_unique<PanelMatrix>(matrix, reduction, arena_, pool_);
 }
 
 const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {

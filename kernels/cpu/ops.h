@@ -21,6 +21,7 @@ void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool)
 void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
+void largest_logits(const LargestLogitsParams& params, const RowOps& ops, ThreadPool& pool);
 void token_log_probs(const TokenLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
 void sum_words(const SumWordsParams& params, ThreadPool& pool);
 

@@ -1,5 +1,6 @@
 #include "kernels/cpu/panel_matrix.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -149,7 +150,8 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
   return layout;
 }
 
-PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena)
+PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena,
+                         ThreadPool& pool)
     : format_(matrix.format),
       rows_(matrix.rows),
       cols_(matrix.cols),
@@ -159,9 +161,12 @@ PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, H
   check_reduction(reduction, format_, cols_);
   data_ = arena.allocate(static_cast<std::size_t>(panels()) * layout_.bytes);
   const RowPacker packer(matrix, layout_);
-  for (std::int64_t n = 0; n < rows_; ++n) {
-    packer.pack(n, data_.as<std::byte>() + static_cast<std::size_t>(n / kPanel) * layout_.bytes);
-  }
+  pool.run(static_cast<int>(panels()), [&](int panel) {
+    std::byte* to = data_.as<std::byte>() + static_cast<std::size_t>(panel) * layout_.bytes;
+    const std::int64_t begin = std::int64_t{panel} * kPanel;
+    const std::int64_t end = std::min(begin + kPanel, rows_);
+    for (std::int64_t n = begin; n < end; ++n) packer.pack(n, to);
+  });
 }
 
 void PanelMatrix::decode_row(std::int64_t n, float* out) const {

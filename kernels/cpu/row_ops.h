@@ -51,13 +51,6 @@ struct AttentionState {
   }
 };
 
-/// What the first pass over logits finds.
-struct LargestLogit {
-  float logit = 0;
-  std::int32_t id = 0;  // the lowest that has it
-  bool all_finite = true;
-};
-
 /// The best token so far and its score, t + noise.
 struct NoisyBest {
   double score = 0;

@@ -63,7 +63,7 @@ LargestLogit largest_logit(const float* logits, IndexRange ids) {
   for (std::int64_t begin = ids.begin; begin < ids.end; begin += kChunk) {
     float max;
     if (!largest_finite(logits + begin, std::min(kChunk, ids.end - begin), max)) {
-      found.all_finite = false;
+      found.all_finite = 0;
       return found;
     }
     if (begin == ids.begin || max > found.logit) {

@@ -49,6 +49,31 @@ class Parts {
   int count_ = 0;
 };
 
+LargestLogit largest_of(const float* logits, const Parts& parts, const RowOps& ops) {
+  LargestLogit found[kMaxParts];
+  parts.each([&](int i, IndexRange ids) { found[i] = ops.largest_logit(logits, ids); });
+  LargestLogit largest = found[0];
+  for (int i = 0; i < parts.count(); ++i) {
+    if (found[i].all_finite == 0) return found[i];
+    if (found[i].logit > largest.logit) largest = found[i];
+  }
+  return largest;
+}
+
+/// Calls choose(row, parts) for all rows: few rows are cut into parts, many dealt to the threads.
+template <typename Choose>
+void for_logits(std::int64_t rows, std::int64_t vocab, ThreadPool& pool, const Choose& choose) {
+  if (rows < pool.threads()) {
+    const Parts parts(vocab, &pool);
+    for (std::int64_t row = 0; row < rows; ++row) choose(row, parts);
+  } else {
+    const Parts whole(vocab, nullptr);
+    split(pool, rows, rows_of(4096, vocab), 1, [&](IndexRange range) {
+      for (std::int64_t row = range.begin; row < range.end; ++row) choose(row, whole);
+    });
+  }
+}
+
 /// Chooses one row's token: kernels/core/sampling.h.
 class RowSelection {
  public:
@@ -57,7 +82,8 @@ class RowSelection {
       : logits_(logits), sampling_(sampling), parts_(parts), ops_(ops) {}
 
   std::int32_t token() {
-    if (!find_largest()) return -1;
+    top_ = largest_of(logits_, parts_, ops_);
+    if (top_.all_finite == 0) return -1;
     if (!(sampling_.temperature > 0)) return top_.id;
     cut_ = {-std::numeric_limits<float>::infinity(), std::numeric_limits<std::int32_t>::max()};
     if (sampling_.top_k > 0 || sampling_.top_p < 1) find_cut();
@@ -75,17 +101,6 @@ class RowSelection {
   }
 
  private:
-  bool find_largest() {
-    LargestLogit found[kMaxParts];
-    parts_.each([&](int i, IndexRange ids) { found[i] = ops_.largest_logit(logits_, ids); });
-    top_ = found[0];
-    for (int i = 0; i < parts_.count(); ++i) {
-      if (!found[i].all_finite) return false;
-      if (found[i].logit > top_.logit) top_ = found[i];
-    }
-    return true;
-  }
-
   // The score of a kept token: the largest logit's, whose t is 0. (At a temperature so high that
   // others' t rounds to 0 as well it can be cut off by a lower id.)
   NoisyBest first_bound() const {
@@ -193,19 +208,20 @@ void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPo
     std::fill_n(params.tokens, params.rows, -1);
     return;
   }
-  const auto select = [&](std::int64_t row, const Parts& parts) {
+  for_logits(params.rows, params.vocab, pool, [&](std::int64_t row, const Parts& parts) {
     params.tokens[row] =
         RowSelection(params.logits + row * params.vocab, params.sampling[row], parts, ops).token();
-  };
-  if (params.rows < pool.threads()) {
-    const Parts parts(params.vocab, &pool);
-    for (std::int64_t row = 0; row < params.rows; ++row) select(row, parts);
-  } else {
-    const Parts whole(params.vocab, nullptr);
-    split(pool, params.rows, rows_of(4096, params.vocab), 1, [&](IndexRange rows) {
-      for (std::int64_t row = rows.begin; row < rows.end; ++row) select(row, whole);
-    });
+  });
+}
+
+void largest_logits(const LargestLogitsParams& params, const RowOps& ops, ThreadPool& pool) {
+  if (params.vocab == 0) {
+    std::fill_n(params.largest, params.rows, LargestLogit{});
+    return;
   }
+  for_logits(params.rows, params.vocab, pool, [&](std::int64_t row, const Parts& parts) {
+    params.largest[row] = largest_of(params.logits + row * params.vocab, parts, ops);
+  });
 }
 
 }  // namespace paceline::kernels::cpu

@@ -51,6 +51,9 @@ class ReferenceBackend final : public Backend {
   void select_tokens(const SelectTokensParams& params) override {
     run(reference::select_tokens, params);
   }
+  void largest_logits(const LargestLogitsParams& params) override {
+    run(reference::largest_logits, params);
+  }
   void token_log_probs(const TokenLogProbsParams& params) override {
     run(reference::token_log_probs, params);
   }

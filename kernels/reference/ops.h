@@ -18,6 +18,7 @@ void activate(const ActivateParams& params);
 void top_log_probs(const TopLogProbsParams& params);
 void compact_kv(const CompactKvParams& params);
 void select_tokens(const SelectTokensParams& params);
+void largest_logits(const LargestLogitsParams& params);
 void token_log_probs(const TokenLogProbsParams& params);
 void sum_words(const SumWordsParams& params);
 

@@ -69,4 +69,18 @@ void select_tokens(const SelectTokensParams& params) {
   }
 }
 
+void largest_logits(const LargestLogitsParams& params) {
+  for (std::int64_t row = 0; row < params.rows; ++row) {
+    const float* logits = params.logits + row * params.vocab;
+    LargestLogit& found = params.largest[row];
+    found = {};
+    if (params.vocab == 0) continue;
+    found.all_finite =
+        std::all_of(logits, logits + params.vocab, [](float x) { return std::isfinite(x); }) ? 1 : 0;
+    if (found.all_finite == 0) continue;
+    found.id = largest(logits, params.vocab);
+    found.logit = logits[found.id];
+  }
+}
+
 }  // namespace paceline::kernels::reference

@@ -18,6 +18,9 @@ constexpr std::int32_t kLongestPause = 64;
 constexpr double kNewShare = 0.2;
 // A trial drafts at most this much longer than the step takes without.
 constexpr double kTrialShare = 0.5;
+// Of a depth's guesses, where the one before was right, about this share is.
+constexpr double kUsualAcceptance = 0.5;
+constexpr double kHighestLeastChance = 0.9;
 
 }  // namespace
 
@@ -53,6 +56,18 @@ double DraftPlanner::draft_seconds(std::int32_t requests, std::int32_t width,
   return costs_.draft_seconds(requests) + (depth - 1) * costs_.draft_seconds(requests * width);
 }
 
+// One more depth of one request's search has to bring as many seconds' tokens as it costs.
+double DraftPlanner::least_chance(const Load& load, std::int32_t requests,
+                                  std::int32_t width) const {
+  if (width == 0 || costs_.draft.empty()) return 0;
+  const Option& best = load.options[load.best];
+  const double seconds_a_token = best.tokens > 0
+                                     ? best.seconds / best.tokens
+                                     : costs_.step_seconds(requests) / requests;
+  const double cost = costs_.draft_seconds(requests * width) / requests;
+  return std::min(kHighestLeastChance, cost / (kUsualAcceptance * seconds_a_token));
+}
+
 drafter::DraftShape DraftPlanner::shape(std::int32_t requests) {
   Load& load = load_of(requests);
   trial_ = --load.until_trial < 0;
@@ -76,6 +91,7 @@ drafter::DraftShape DraftPlanner::shape(std::int32_t requests) {
   } else {
     current_.depth = load.options[load.best].depth;
   }
+  current_.least_chance = least_chance(load, requests, current_.width);
   // No more nodes than could pay if each were certain to be accepted.
   const double plain = costs_.step_seconds(requests);
   std::int32_t nodes = largest_.max_nodes;
@@ -92,7 +108,6 @@ std::vector<DraftPlanner::Bid> DraftPlanner::bids(std::span<const drafter::Token
   std::vector<std::int32_t> order, beams;
   for (std::size_t t = 0; t < trees.size(); ++t) {
     const auto& nodes = trees[t].nodes();
-    // The rank of a node among those of its depth: as a beam it needs a search of so many.
     order.resize(nodes.size());
     for (std::size_t n = 0; n < nodes.size(); ++n) order[n] = static_cast<std::int32_t>(n);
     std::ranges::sort(order, {}, [&](std::int32_t n) {
@@ -108,7 +123,7 @@ std::vector<DraftPlanner::Bid> DraftPlanner::bids(std::span<const drafter::Token
       beams[static_cast<std::size_t>(n)] = rank;
       const double chance = kernels::exact::exp(node.score);
       const bool drafted_free = (node.sources & 1) == 0 || costs_.draft.empty();
-      all.push_back({chance, static_cast<std::int32_t>(t), n,
+      all.push_back({chance, static_cast<std::int32_t>(t), n, rank,
                      node.parent == drafter::TreeNode::kRoot
                          ? 1
                          : beams[static_cast<std::size_t>(node.parent)],
@@ -119,6 +134,44 @@ std::vector<DraftPlanner::Bid> DraftPlanner::bids(std::span<const drafter::Token
     return std::tuple(-bid.chance, bid.tree, bid.depth, bid.node);
   });
   return all;
+}
+
+// What a search would have gone through, by the trees of one that went at least as far.
+DraftPlanner::Search DraftPlanner::search(const std::vector<Bid>& bids, std::int32_t requests,
+                                          std::int32_t width, std::int32_t depth,
+                                          double least_chance) const {
+  Search result{std::vector<std::int32_t>(static_cast<std::size_t>(requests), 0), 0};
+  if (width == 0 || costs_.draft.empty()) return result;
+  // For each tree and depth: how many beams there are, and the chance that one of them is right. At
+  // depth 0 that is the root, unless what is free makes the search needless.
+  struct Level {
+    std::int32_t beams = 0;
+    double chance = 0;
+  };
+  const auto stride = static_cast<std::size_t>(depth) + 1;
+  std::vector<Level> levels(static_cast<std::size_t>(requests) * stride);
+  for (std::size_t t = 0; t < result.depths.size(); ++t) levels[t * stride] = {1, 1};
+  for (const Bid& bid : bids) {
+    Level* tree = &levels[static_cast<std::size_t>(bid.tree) * stride];
+    if (bid.free) {
+      if (bid.depth == 1) tree->chance = std::min(tree->chance, 1 - bid.chance);
+    } else if (bid.rank <= width && bid.depth <= depth) {
+      ++tree[bid.depth].beams;
+      tree[bid.depth].chance += bid.chance;
+    }
+  }
+  for (std::int32_t d = 0; d < depth; ++d) {
+    std::int32_t beams = 0;
+    for (std::size_t t = 0; t < result.depths.size(); ++t) {
+      const Level& level = levels[t * stride + static_cast<std::size_t>(d)];
+      if (result.depths[t] < d || level.beams == 0 || level.chance < least_chance) continue;
+      result.depths[t] = d + 1;
+      beams += level.beams;
+    }
+    if (beams == 0) break;
+    result.seconds += costs_.draft_seconds(beams);
+  }
+  return result;
 }
 
 DraftPlanner::Choice DraftPlanner::choose(const std::vector<Bid>& bids, std::int32_t requests,
@@ -142,14 +195,16 @@ void DraftPlanner::weigh(Load& load, const std::vector<Bid>& bids, std::int32_t 
   std::size_t best = 0;
   for (std::size_t o = 0; o < load.options.size(); ++o) {
     Option& option = load.options[o];
+    const Search searched = search(bids, requests, option.width, option.depth,
+                                   least_chance(load, requests, option.width));
     within.clear();
     for (const Bid& bid : bids) {
-      if (bid.free || (bid.beams <= option.width && bid.depth <= option.depth)) {
+      if (bid.free || (bid.beams <= option.width &&
+                       bid.depth <= searched.depths[static_cast<std::size_t>(bid.tree)])) {
         within.push_back(bid);
       }
     }
-    const double spent = draft_seconds(requests, option.width, option.depth);
-    const Choice choice = choose(within, requests, other_rows, spent);
+    const Choice choice = choose(within, requests, other_rows, searched.seconds);
     option.tokens += kNewShare * (choice.tokens - option.tokens);
     option.seconds += kNewShare * (choice.seconds - option.seconds);
     const Option& leader = load.options[best];
@@ -165,8 +220,9 @@ void DraftPlanner::cut(std::span<drafter::TokenTree> trees, std::int32_t other_r
   if (requests == 0) return;
   const std::vector<Bid> all = bids(trees);
   if (trial_ && !all.empty()) weigh(load_of(planned_for_), all, requests, other_rows);
-  const double spent = draft_seconds(requests, current_.width, current_.depth);
-  const Choice choice = choose(all, requests, other_rows, spent);
+  const Search searched =
+      search(all, requests, current_.width, current_.depth, current_.least_chance);
+  const Choice choice = choose(all, requests, other_rows, searched.seconds);
   std::vector<std::int32_t> kept(trees.size(), 0);
   for (std::size_t n = 0; n < choice.bids; ++n) ++kept[static_cast<std::size_t>(all[n].tree)];
   for (std::size_t t = 0; t < trees.size(); ++t) trees[t].prune(kept[t]);

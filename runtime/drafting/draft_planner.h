@@ -51,9 +51,15 @@ class DraftPlanner {
     double chance = 0;
     std::int32_t tree = 0;
     std::int32_t node = 0;
-    std::int32_t beams = 0;  // that a shape needs for the node's parent to be one of them
+    std::int32_t rank = 0;   // among the nodes of its depth: as a beam it needs a search of so many
+    std::int32_t beams = 0;  // the rank of its parent
     std::int32_t depth = 0;
     bool free = false;  // no head drafted it
+  };
+  /// What a search of some shape comes to.
+  struct Search {
+    std::vector<std::int32_t> depths;  // of each tree
+    double seconds = 0;
   };
   struct Choice {
     std::size_t bids = 0;  // the best so many of them
@@ -63,7 +69,10 @@ class DraftPlanner {
 
   Load& load_of(std::int32_t requests);
   double draft_seconds(std::int32_t requests, std::int32_t width, std::int32_t depth) const;
+  double least_chance(const Load& load, std::int32_t requests, std::int32_t width) const;
   std::vector<Bid> bids(std::span<const drafter::TokenTree> trees) const;
+  Search search(const std::vector<Bid>& bids, std::int32_t requests, std::int32_t width,
+                std::int32_t depth, double least_chance) const;
   Choice choose(const std::vector<Bid>& bids, std::int32_t requests, std::int32_t other_rows,
                 double spent) const;
   void weigh(Load& load, const std::vector<Bid>& bids, std::int32_t requests,

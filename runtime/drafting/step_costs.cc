@@ -70,24 +70,14 @@ PackedBatch batch_of(std::int32_t rows, const kernels::KvPool& cache) {
 
 Points measure_steps(const MeasuredEngine& engine, double patience) {
   const std::int32_t room = engine.cache.num_pages * engine.cache.page_size;
-  const std::vector<kernels::SamplingRow> greedy(static_cast<std::size_t>(engine.max_rows));
-  const kernels::Buffer sampling =
-      engine.backend.allocate(greedy.size() * sizeof(kernels::SamplingRow));
-  engine.backend.upload(sampling.as<void>(), greedy.data(),
-                        greedy.size() * sizeof(kernels::SamplingRow));
-  const kernels::Buffer tokens = engine.backend.allocate(greedy.size() * sizeof(std::int32_t));
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(engine.max_rows));
   Points points;
   double spent = 0;
   for (const std::int32_t rows : sizes_up_to(std::min(engine.max_rows, room))) {
     const PackedBatch batch = batch_of(rows, engine.cache);
     const double seconds = shortest([&] {
       const float* hidden = engine.model.forward(batch, engine.cache);
-      const float* logits = engine.model.logits(hidden, rows);
-      engine.backend.select_tokens({.logits = logits,
-                                    .sampling = sampling.as<kernels::SamplingRow>(),
-                                    .tokens = tokens.as<std::int32_t>(),
-                                    .rows = rows,
-                                    .vocab = engine.model.config().vocab_size});
+      engine.model.largest(engine.model.part_of_logits(hidden, rows), tokens.data(), rows);
     });
     points.push_back({rows, seconds});
     // Ranks must agree on when to stop.

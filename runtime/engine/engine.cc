@@ -100,17 +100,30 @@ void Engine::apply(const Control& control) {
   stopped_ = control.stop;
 }
 
+// Of the rows that a token is chosen for. Where all are greedy each rank keeps to its part of the
+// vocabulary.
+const float* Engine::logits(const float* hidden) {
+  all_greedy_ = std::ranges::none_of(
+      batch_.sampling, [](const kernels::SamplingRow& row) { return row.temperature > 0; });
+  const auto rows = std::ssize(batch_.sampled_rows);
+  return all_greedy_ ? model_.part_of_logits(hidden, rows) : model_.logits(hidden, rows);
+}
+
 std::vector<std::int32_t> Engine::select(const float* logits) {
   const std::size_t rows = batch_.sampling.size();
   std::vector<std::int32_t> tokens(rows);
   if (rows == 0) return tokens;
-  backend_.select_tokens(
-      {.logits = logits,
-       .sampling = kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling),
-       .tokens = kernels::reserve<std::int32_t>(backend_, tokens_, std::ssize(tokens)),
-       .rows = static_cast<std::int64_t>(rows),
-       .vocab = model_.config().vocab_size});
-  backend_.download(tokens.data(), tokens_.as<void>(), rows * sizeof(std::int32_t));
+  if (all_greedy_) {
+    model_.largest(logits, tokens.data(), std::ssize(tokens));
+  } else {
+    backend_.select_tokens(
+        {.logits = logits,
+         .sampling = kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling),
+         .tokens = kernels::reserve<std::int32_t>(backend_, tokens_, std::ssize(tokens)),
+         .rows = static_cast<std::int64_t>(rows),
+         .vocab = model_.config().vocab_size});
+    backend_.download(tokens.data(), tokens_.as<void>(), rows * sizeof(std::int32_t));
+  }
   if (drafting_.override_choices) {
     for (const SampledSequence& sampled : batch_.sampled) {
       drafting_.override_choices(

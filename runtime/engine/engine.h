@@ -104,6 +104,7 @@ class Engine {
   drafter::DraftShape next_shape();
   void draft(const StepPlan& plan);
   kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
+  const float* logits(const float* hidden);
   std::vector<std::int32_t> select(const float* logits);
   std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,
                                  const std::vector<std::int32_t>& tokens);
@@ -121,6 +122,7 @@ class Engine {
   Scheduler scheduler_;
   kernels::KvPool cache_;
   PackedBatch batch_;
+  bool all_greedy_ = false;  // of the batch's choices
   std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
   std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
   std::vector<kernels::KvMove> moves_;      // of accepted nodes

@@ -44,8 +44,7 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
   hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
   pack(plan, trees_, batch_);
   const float* hidden = model_.forward(batch_, cache_);
-  const float* logits =
-      model_.logits(hidden, static_cast<std::int64_t>(batch_.sampled_rows.size()));
+  const float* logits = this->logits(hidden);
   clock.lap(stats_.time.forward);
 
   const std::vector<std::int32_t> tokens = select(logits);

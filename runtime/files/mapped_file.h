@@ -27,6 +27,9 @@ class MappedFile {
   /// The whole file; stays valid, at the same address, when the MappedFile is moved.
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
+  /// Gives the memory of what was read back; what is read again comes from the file.
+  void release_memory() const noexcept;
+
  private:
   MappedFile(std::filesystem::path path, const std::byte* data, std::size_t size);
   void unmap() noexcept;

@@ -78,6 +78,8 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return file_.path(); }
   const SafetensorsHeader& header() const { return header_; }
   std::span<const std::byte> bytes() const { return file_.bytes(); }
+  /// See MappedFile.
+  void release_memory() const noexcept { file_.release_memory(); }
   /// nullptr if there is no such tensor.
   const StoredTensor* find(std::string_view name) const;
 
@@ -113,6 +115,10 @@ class Checkpoint {
   std::size_t total_bytes() const { return total_bytes_; }
   /// What was read, sorted by file name.
   std::span<const SafetensorsFile> files() const { return files_; }
+  /// Gives the memory of all that was read back, so that a loaded model is not there twice.
+  void release_memory() const noexcept {
+    for (const SafetensorsFile& file : files_) file.release_memory();
+  }
   /// The file (`model.safetensors` or its index) that messages name.
   const std::filesystem::path& path() const { return path_; }
 

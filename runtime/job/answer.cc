@@ -34,6 +34,9 @@ bool GrowingAnswer::push(const TokenEvent& event) {
   result_.end = event.end;
   if (event.token >= 0) {
     result_.token_ids.push_back(event.token);
+    const std::size_t depth = step_tokens_++;
+    if (depth > result_.accepted_at.size()) result_.accepted_at.push_back(0);
+    if (depth > 0) ++result_.accepted_at[depth - 1];
     if (decoder_) result_.text += decoder_->push(event.token);
   }
   if (event.end != EndReason::kNone && decoder_) result_.text += decoder_->finish();

@@ -36,8 +36,12 @@ class GrowingAnswer {
   /// Takes one sampled token. True if the answer is complete: the event said so, or the token
   /// completed a stop string.
   bool push(const TokenEvent& event);
-  /// Counts one forward that gave the request at least one token.
-  void count_step() { ++result_.steps; }
+  /// Counts one forward that gives the request at least one token: those that are pushed next, the
+  /// first chosen at the tree's root, the others after accepted nodes.
+  void count_step() {
+    ++result_.steps;
+    step_tokens_ = 0;
+  }
   /// Only after push returned true.
   WorkResult take();
 
@@ -45,6 +49,7 @@ class GrowingAnswer {
   std::optional<StreamDecoder> decoder_;
   StopStrings stops_;
   WorkResult result_;
+  std::size_t step_tokens_ = 0;
   std::chrono::steady_clock::time_point taken_ = std::chrono::steady_clock::now();
 };
 

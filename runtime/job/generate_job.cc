@@ -70,6 +70,7 @@ void GenerateJob::complete(const WorkResult& result) {
   answer.prompt_tokens = info.prompt_tokens;
   answer.token_ids = result.token_ids;
   answer.steps = result.steps;
+  answer.accepted_at = result.accepted_at;
   answer.seed = info.seed;
   answer.ttft_ms = result.ttft_ms;
   const auto now = std::chrono::system_clock::now().time_since_epoch();

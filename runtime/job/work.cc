@@ -44,6 +44,7 @@ void encode_result(const WorkResult& result, WireWriter& writer) {
   writer.text(result.text);
   writer.value(result.end);
   writer.value(result.steps);
+  writer.list(result.accepted_at);
   writer.value(result.ttft_ms);
 }
 
@@ -54,6 +55,7 @@ WorkResult decode_result(WireReader& reader) {
   result.text = reader.text();
   result.end = reader.value<EndReason>();
   result.steps = reader.value<std::int64_t>();
+  result.accepted_at = reader.list<std::int64_t>();
   result.ttft_ms = reader.value<double>();
   return result;
 }

@@ -30,6 +30,7 @@ struct WorkResult {
   std::string text;                     // special tokens and the stop string left out
   EndReason end = EndReason::kNone;
   std::int64_t steps = 0;  // forwards that gave at least one token
+  std::vector<std::int64_t> accepted_at;  // by depth from 1: drafted tokens that were accepted
   double ttft_ms = 0;      // from the replica's taking it to its first token
 };
 

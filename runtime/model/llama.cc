@@ -37,10 +37,12 @@ LlamaModel::LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint,
         kernels::Reduction::whole(hidden)));
   };
   const auto table = vocabulary_matrix("model.embed_tokens");
+  checkpoint.release_memory();
   embedding_ =
       std::make_unique<parallel::VocabParallelEmbedding>(exchange_, table, config_.vocab_size);
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     layers_.push_back(load_layer(reader, formats, layer));
+    checkpoint.release_memory();
   }
   final_norm_ = load_vector(reader, "model.norm.weight", hidden, {0, hidden});
   output_ = std::make_unique<parallel::VocabParallelLogits>(
@@ -222,6 +224,15 @@ void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows
 const float* LlamaModel::logits(const float* hidden, std::int64_t rows) {
   output_->forward(hidden, logits_.as<float>(), rows);
   return logits_.as<float>();
+}
+
+const float* LlamaModel::part_of_logits(const float* hidden, std::int64_t rows) {
+  output_->forward_part(hidden, logits_.as<float>(), rows);
+  return logits_.as<float>();
+}
+
+void LlamaModel::largest(const float* part, std::int32_t* tokens, std::int64_t rows) {
+  output_->largest(part, tokens, rows);
 }
 
 }  // namespace paceline::runtime

@@ -36,6 +36,11 @@ class LlamaModel {
   /// Logits [rows, vocab] of hidden states [rows, hidden], rows <= max_sampled; on every rank,
   /// valid until the next call.
   const float* logits(const float* hidden, std::int64_t rows);
+  /// The same, but only this rank's part of the vocabulary: what `largest` needs.
+  const float* part_of_logits(const float* hidden, std::int64_t rows);
+  /// Greedy choices from the parts of all ranks: tokens [rows], in the host's memory, -1 where a
+  /// logit is not finite.
+  void largest(const float* part, std::int32_t* tokens, std::int64_t rows);
 
   /// The last batch's, on the device.
   const kernels::PageTable& page_table() const { return page_table_; }

@@ -49,6 +49,7 @@ OrderedJson paceline_of(const Request& request, const Answer& answer, const Resu
   ours["steps"] = answer.steps;
   ours["tokens_per_step"] =
       answer.steps > 0 ? rounded(tokens / static_cast<double>(answer.steps)) : 0.0;
+  if (!answer.accepted_at.empty()) ours["accepted_by_depth"] = answer.accepted_at;
   ours["seed"] = answer.seed;
   ours["ttft_ms"] = rounded(answer.ttft_ms);
   ours["token_sha256"] = hex_of(token_digest(answer.token_ids));

@@ -24,6 +24,7 @@ struct Answer {
   std::int64_t prompt_tokens = 0;
   std::vector<std::int32_t> token_ids;  ///< all generated, the ending one included
   std::int64_t steps = 0;               ///< forwards that gave it at least one token
+  std::vector<std::int64_t> accepted_at = {};  ///< drafted tokens accepted, by depth from 1
   std::uint64_t seed = 0;
   double ttft_ms = 0.0;  ///< from admission to the first token, in milliseconds
 };
@@ -37,6 +38,7 @@ struct ResultFormat {
 /// One result as a line of an OpenAI batch's output, without the line end:
 /// {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error": null,
 ///  "paceline": {"steps", "tokens_per_step", "seed", "ttft_ms", "token_sha256"}}.
+/// If drafted tokens were accepted `paceline` holds `accepted_by_depth`.
 /// The body is a `chat.completion` or a `text_completion`. `paceline` also holds `token_ids` if
 /// asked for, and `request`, the line's `method`, `url`, `model`, `user` and `metadata`.
 /// `created` is in seconds since 1970.

@@ -192,6 +192,28 @@ TEST(BeamSearch, TheBestOfAllCandidatesAreWhatTheSlowWayFinds) {
   }
 }
 
+// Two beams of chance 0.5 and 0.1, then of 0.25 and 0.1: a third depth is wanted by those who are
+// content with 0.35.
+TEST(BeamSearch, EndsWhereItsBeamsAreUnlikely) {
+  const float half = std::log(0.5f);
+  const Model model = [&](const Tokens& path) -> Continuations {
+    if (path.empty()) return {{1, 2, 3}, {half, std::log(0.1f), std::log(0.05f)}};
+    if (path[0] == 2) return {{5}, {0.0f}};
+    return {{7}, {half}};
+  };
+  const auto depth = [&](double least, float temperature) {
+    kernels::SamplingRow sampling;
+    sampling.temperature = temperature;
+    return run(model, {.width = 2, .depth = 4, .least_chance = least}, sampling).depth();
+  };
+  EXPECT_EQ(depth(0, 0), 4);
+  EXPECT_EQ(depth(0.65, 0), 1);
+  EXPECT_EQ(depth(0.55, 0), 2);
+  EXPECT_EQ(depth(0.34, 0), 3);
+  // Scores with the noise of sampling are no chances.
+  EXPECT_EQ(depth(0.65, 1), 4);
+}
+
 // Equal scores: the better beam's first, then the lower token, however the candidates are ordered.
 TEST(BeamSearch, TiesHaveAnOrder) {
   const Model model = [](const Tokens&) -> Continuations { return {{4, 2, 9}, {-1, -1, -1}}; };

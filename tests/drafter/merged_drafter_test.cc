@@ -17,6 +17,7 @@ class FixedDrafter final : public Drafter {
   void draft(const DraftBatch& batch, std::vector<TokenTree>& trees) override {
     trees.assign(batch.requests.size(), tree_);
     EXPECT_EQ(batch.requests[0].shape.max_nodes, 0);
+    if (batch.requests[0].shape.width == 0) trees[0].clear();
     stats_.rows += 5;
   }
   std::int32_t most_nodes(const DraftShape&) const override { return tree_.size(); }
@@ -49,6 +50,26 @@ TEST(MergedDrafter, AddsLookupsPathsAndKeepsTheBest) {
   EXPECT_EQ(merged.stats().drafts, 2);
   EXPECT_EQ(merged.stats().nodes, 5);
   EXPECT_EQ(merged.stats().rows, 5);
+}
+
+// A match of two tokens claims (2 / 4): where that leaves too little to guess the head is spared.
+TEST(MergedDrafter, DoesNotSearchForWhatALookupKnows) {
+  TokenTree tree;
+  tree.add(TreeNode::kRoot, 5, -0.1f, -0.1);
+  FixedDrafter model(tree);
+  LookupDrafter lookup;
+  MergedDrafter merged({&model, &lookup});
+  const Tokens tokens = {1, 2, 3, 4, 9, 1, 2};
+  const auto drafted = [&](double least) {
+    const DraftRequest request{.tokens = tokens,
+                               .shape = {.width = 1, .depth = 1, .least_chance = least}};
+    std::vector<TokenTree> trees;
+    merged.draft({nullptr, std::span(&request, 1)}, trees);
+    return leaves(trees[0]);
+  };
+  EXPECT_EQ(drafted(0), (Paths{{5}, {3}}));
+  EXPECT_EQ(drafted(0.49), (Paths{{5}, {3}}));
+  EXPECT_EQ(drafted(0.51), (Paths{{3}}));
 }
 
 }  // namespace

@@ -51,6 +51,62 @@ Tokens select(const Floats& logits, const std::vector<SamplingRow>& rows) {
   return expected;
 }
 
+/// The largest logits of all rows, after a check that every CPU finds them, together and alone.
+std::vector<LargestLogit> largest(const Floats& logits, std::int64_t rows) {
+  const std::int64_t vocab = static_cast<std::int64_t>(logits.size()) / rows;
+  std::vector<LargestLogit> expected(static_cast<std::size_t>(rows));
+  reference::largest_logits({logits.data(), expected.data(), rows, vocab});
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    for (std::int64_t row = 0; row <= rows; ++row) {  // the last: all
+      std::vector<LargestLogit> found(static_cast<std::size_t>(rows));
+      const std::int64_t first = row < rows ? row : 0;
+      const std::int64_t count = row < rows ? 1 : rows;
+      cpu::largest_logits({logits.data() + first * vocab, found.data(), count, vocab}, ops, pool);
+      for (std::int64_t r = 0; r < count; ++r) {
+        const LargestLogit& want = expected[static_cast<std::size_t>(first + r)];
+        EXPECT_EQ(found[static_cast<std::size_t>(r)].all_finite, want.all_finite);
+        if (want.all_finite == 0) continue;
+        EXPECT_EQ(found[static_cast<std::size_t>(r)].id, want.id);
+        EXPECT_EQ(found[static_cast<std::size_t>(r)].logit, want.logit);
+      }
+    }
+  });
+  return expected;
+}
+
+TEST(LargestLogits, TiesGoToTheLowerId) {
+  const auto found = largest({1, 3, 3, -2, /**/ -5, -4, -7, -4}, 2);
+  EXPECT_EQ(found[0].id, 1);
+  EXPECT_EQ(found[0].logit, 3);
+  EXPECT_EQ(found[1].id, 1);
+}
+
+TEST(LargestLogits, SayWhatIsNotFinite) {
+  const auto found = largest({1, kInf, 0, /**/ 1, 2, 0, /**/ kNan, 1, 2, /**/ 1, -kInf, 2}, 4);
+  EXPECT_EQ(found[0].all_finite, 0);
+  EXPECT_EQ(found[1].all_finite, 1);
+  EXPECT_EQ(found[1].id, 1);
+  EXPECT_EQ(found[2].all_finite, 0);
+  EXPECT_EQ(found[3].all_finite, 0);
+}
+
+TEST(LargestLogits, OfARealVocabulary) {
+  Floats logits(2 * 49157);
+  for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = std::sin(static_cast<float>(i * 7));
+  largest(logits, 2);
+  logits[49157 + 49100] = kNan;
+  EXPECT_EQ(largest(logits, 2)[1].all_finite, 0);
+}
+
+TEST(LargestLogits, NoVocabularyHasNone) {
+  on_every_cpu([](const cpu::RowOps& ops, ThreadPool& pool) {
+    LargestLogit found{1, 1, 0};
+    cpu::largest_logits({nullptr, &found, 1, 0}, ops, pool);
+    EXPECT_EQ(found.id, -1);
+    EXPECT_EQ(found.all_finite, 1);
+  });
+}
+
 std::int32_t select_one(const Floats& logits, const SamplingRow& row) {
   return select(logits, {row})[0];
 }

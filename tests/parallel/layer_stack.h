@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/api.h"
@@ -32,8 +34,17 @@ struct LayerStack {
     return format == kernels::WeightFormat::kFp32 ? matrix : kernels::convert(matrix, format);
   }
 
-  /// Logits [tokens.size(), vocab] as computed by this rank of the group.
+  struct Output {
+    std::vector<float> logits;          // [tokens, vocab]
+    std::vector<std::int32_t> largest;  // [tokens], as the ranks find it from their parts
+  };
   std::vector<float> logits(Communicator& group, const std::vector<std::int32_t>& tokens) const {
+    return run(group, tokens).logits;
+  }
+  /// As computed by this rank of the group. `poison` is written over that logit of row 0, by the
+  /// rank that has it, before the largest are looked for.
+  Output run(Communicator& group, const std::vector<std::int32_t>& tokens,
+             std::optional<std::pair<std::int64_t, float>> poison = {}) const {
     const auto reference = kernels::make_reference_backend();
     kernels::Backend& backend = *reference;
     ExchangeWorkspace exchange(backend, group, virtual_shards);
@@ -61,7 +72,14 @@ struct LayerStack {
     up.forward(x.data(), y.data(), rows);
     down.add(y.data(), x.data(), rows);
     output.forward(x.data(), out.data(), rows);
-    return out;
+    std::vector<float> part(rows * words.size());
+    output.forward_part(x.data(), part.data(), rows);
+    if (poison && poison->first >= words.begin && poison->first < words.end) {
+      part[static_cast<std::size_t>(poison->first - words.begin)] = poison->second;
+    }
+    std::vector<std::int32_t> largest(tokens.size());
+    output.largest(part.data(), largest.data(), rows);
+    return {out, largest};
   }
 };
 

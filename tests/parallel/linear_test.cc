@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "kernels/core/error.h"
 #include "tests/parallel/layer_stack.h"
 #include "tests/parallel/rank_threads.h"
@@ -52,6 +55,33 @@ TEST(LayersTest, MoreShardsThanColumnsStillWork) {
   run_ranks(8, kSharedChunk, state, [&](Communicator& group) {
     EXPECT_EQ(stack.logits(group, {2, 0}), expected);
   });
+}
+
+// What each rank finds in its part comes to the largest of all; a tie goes to the lower token,
+// though another rank has it; ranks without any logits take no part.
+TEST(LogitsTest, TheLargestComesFromTheParts) {
+  const LayerStack stack;
+  RankState state;
+  state.set_crowded(true);
+  const LayerStack::Output alone = stack.run(*make_single(), kTokens);
+  const auto row = [&](std::size_t r) { return alone.logits.begin() + static_cast<int>(r) * 100; };
+  for (std::size_t r = 0; r < kTokens.size(); ++r) {
+    EXPECT_EQ(alone.largest[r], std::max_element(row(r), row(r) + 100) - row(r));
+  }
+  const float top = *std::max_element(row(0), row(0) + 100);
+  for (const int tp : {1, 3, 8}) {
+    run_ranks(tp, kSharedChunk, state, [&](Communicator& group) {
+      EXPECT_EQ(stack.run(group, kTokens).largest, alone.largest);
+      EXPECT_EQ(stack.run(group, kTokens, {{99, top + 1}}).largest[0], 99);
+      EXPECT_EQ(stack.run(group, kTokens, {{99, top}}).largest[0],
+                std::min<std::int64_t>(alone.largest[0], 99));
+      EXPECT_EQ(stack.run(group, kTokens, {{0, top}}).largest[0], 0);
+      const float nan = std::numeric_limits<float>::quiet_NaN();
+      const auto poisoned = stack.run(group, kTokens, {{70, nan}}).largest;
+      EXPECT_EQ(poisoned[0], -1);
+      EXPECT_EQ(poisoned[1], alone.largest[1]);
+    });
+  }
 }
 
 TEST(EmbeddingTest, OneRankAndManyGiveTheTablesRow) {

@@ -132,6 +132,18 @@ TEST(DraftPlanner, DraftsThatCostNothingAreTakenWithoutBeams) {
   EXPECT_EQ(settled.trees[0].size(), 1);
 }
 
+// A depth costs a twelfth of a step: a search that is likely wrong already is not worth another.
+TEST(DraftPlanner, SearchesEndWhereTheyAreUnlikelyToMatter) {
+  const StepCosts costs{.step = line(0.010, 0.0002), .draft = line(0.0008, 0.00002)};
+  DraftPlanner planner(costs, kLargest);
+  const Settled settled = settle(planner, 1, 0.85);
+  ASSERT_GT(settled.shape.width, 0);
+  EXPECT_GT(settled.shape.least_chance, 0.1);
+  EXPECT_LT(settled.shape.least_chance, 0.9);
+  DraftPlanner cheap({.step = costs.step, .draft = line(0.00002, 0.000001)}, kLargest);
+  EXPECT_LT(settle(cheap, 1, 0.85).shape.least_chance, 0.1);
+}
+
 TEST(StepCosts, LinesBetweenPoints) {
   const StepCosts costs{.step = {{1, 2.0}, {4, 5.0}, {8, 13.0}}, .draft = {}};
   EXPECT_DOUBLE_EQ(costs.step_seconds(1), 2);

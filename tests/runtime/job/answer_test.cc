@@ -60,6 +60,18 @@ TEST(GrowingAnswer, TextGrowsWithItsTokens) {
   EXPECT_GT(result.ttft_ms, 0);
 }
 
+// Steps of one, three and two tokens: after the first of each, two accepted at depth 1, one at 2.
+TEST(GrowingAnswer, CountsWhatWasAcceptedByDepth) {
+  GrowingAnswer answer({}, nullptr);
+  for (const int tokens : {1, 3, 2}) {
+    answer.count_step();
+    for (int i = 0; i < tokens; ++i) answer.push({0, 5, EndReason::kNone});
+  }
+  const WorkResult result = answer.take();
+  EXPECT_EQ(result.steps, 3);
+  EXPECT_EQ(result.accepted_at, (std::vector<std::int64_t>{2, 1}));
+}
+
 TEST(GrowingAnswer, AStopStringIsLeftOutButItsTokensAreKept) {
   const Tokenizer tokenizer = smollm2();
   WorkItem item;

@@ -13,6 +13,7 @@ Answer example_answer() {
           .prompt_tokens = 4,
           .token_ids = {1, 258, 2},
           .steps = 2,
+          .accepted_at = {1},
           .seed = 18446744073709551615ull,
           .ttft_ms = 12.34567};
 }
@@ -37,7 +38,7 @@ TEST(ResultLine, AChatCompletion) {
                        "finish_reason": "stop", "logprobs": null}],
           "usage": {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}}},
       "error": null,
-      "paceline": {"steps": 2, "tokens_per_step": 1.5, "seed": 18446744073709551615,
+      "paceline": {"steps": 2, "tokens_per_step": 1.5, "accepted_by_depth": [1], "seed": 18446744073709551615,
         "ttft_ms": 12.346,
         "token_sha256": "6df5f8c806d69e8d982e3f15466fd8d49e3bb78f17743965adc54d0e0e524660"}})",
                                    "expected");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <mutex>
 #include <set>
@@ -131,6 +132,30 @@ TEST(EngineTeacher, LaysAConversationOutAsTheHeaderSays) {
   rank.teacher.held_out(0, held);
   EXPECT_THAT(held.next_token, ElementsAre(2, 3));
   EXPECT_THAT(held.positions, ElementsAre(DraftPosition{0, 1}, DraftPosition{1, 0}));
+}
+
+// Of the positions of an epoch all look one step ahead, about half of them two, a quarter three;
+// other ones in the next epoch, the same ones whoever asks.
+TEST_F(EngineTeacherTest, FewerPositionsLookFurther) {
+  TeacherOptions options = TeacherRank::small_options();
+  options.depth_share = 0.5;
+  TeacherRank rank(split_, *single_, options), again(split_, *single_, options);
+  const std::uint64_t epoch = rank.teacher.minibatches(1);
+  std::array<std::vector<int>, 2> steps;
+  std::array<int, 4> at_least{};
+  for (std::uint64_t i = 0; i < 2 * epoch; ++i) {
+    const TeacherRows batch = rank.minibatch(i);
+    EXPECT_EQ(batch.positions, again.minibatch(i).positions);
+    for (const DraftPosition& position : batch.positions) {
+      steps[i / epoch].push_back(position.steps);
+      for (int d = 1; d <= position.steps; ++d) ++at_least[static_cast<std::size_t>(d)];
+    }
+  }
+  EXPECT_EQ(at_least[1], std::ssize(steps[0]) + std::ssize(steps[1]));
+  // Within five standard deviations, and a few positions at the ends of texts.
+  EXPECT_NEAR(at_least[2], 0.5 * at_least[1], 0.1 * at_least[1]);
+  EXPECT_NEAR(at_least[3], 0.25 * at_least[1], 0.1 * at_least[1]);
+  EXPECT_NE(steps[0], steps[1]);
 }
 
 TEST_F(EngineTeacherTest, HiddenStatesAreTheEnginesWhateverIsFedWithThem) {
