@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
@@ -65,6 +66,15 @@ class KvBlock {
   }
 
   HWY_INLINE const Element* row(int j) const { return rows_[j]; }
+
+  /// Asks for what stands `blocks` blocks behind this one, in its page or beyond.
+  HWY_INLINE void prefetch(int head_dim, int blocks) const {
+    const auto* from = reinterpret_cast<const std::byte*>(
+        rows_[0] + std::int64_t{blocks} * kAttentionBlock * head_dim);
+    const std::size_t bytes =
+        sizeof(Element) * kAttentionBlock * static_cast<std::size_t>(head_dim);
+    for (std::size_t at = 0; at < bytes; at += 64) hwy::Prefetch(from + at);
+  }
 
  private:
   // Rows padded with +0 to a multiple of 16.
@@ -321,7 +331,11 @@ HWY_INLINE void add_segment(const AttentionParams& params, const AttentionGroup&
     };
     if (t + count <= group.shared_end) {
       // Any row that sees the whole block will do to find it.
-      add(rows[group.longest_row], count, 0, group.queries());
+      keys.find(params, group, rows[group.longest_row], KvPart::kKey, t, count);
+      values.find(params, group, rows[group.longest_row], KvPart::kValue, t, count);
+      keys.prefetch(params.kv.head_dim, 2);
+      values.prefetch(params.kv.head_dim, 2);
+      add_block(queries, 0, group.queries(), keys, values, dim, scale);
       continue;
     }
     for (int r = 0; r < num_rows; ++r) {

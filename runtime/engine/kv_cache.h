@@ -10,7 +10,7 @@
 namespace paceline::runtime {
 
 /// Slots per page of the key/value cache.
-inline constexpr int kPageSize = 32;
+inline constexpr int kPageSize = 64;
 
 /// One rank's cache memory.
 class KvCache {

@@ -49,7 +49,7 @@ SchedulerLimits random_limits(Random& random) {
   return {.max_sequences = sequences,
           .max_rows = draw(random, sequences, 50),
           .page_size = kPageSize,
-          .num_pages = draw(random, 4, 7),
+          .num_pages = draw(random, 3, 5),
           .max_sampled = draw(random, 0, 50)};
 }
 
