@@ -63,9 +63,9 @@ HWY_INLINE void prefetch(const std::byte* weights) {
   }
 }
 
-// The same for a group of integer weights, Bytes a panel. One panel is read front to back, and what
-// is asked for runs on into the next. Panels that are read side by side are no stream: while a tile
-// reads its own, those of the tile that comes next are asked for front to back.
+// A group of integer weights, Bytes a panel. One panel is read front to back, and what is asked for
+// runs on into the next. Panels that are read side by side are no stream: while a tile reads its
+// own, those of the tile that comes next are asked for front to back.
 template <std::size_t Bytes, int V>
 HWY_INLINE void prefetch_group(const TileOperands<V>& tile, std::size_t group) {
   constexpr std::size_t kPanels = V * kLanes / kPanel;
@@ -75,6 +75,20 @@ HWY_INLINE void prefetch_group(const TileOperands<V>& tile, std::size_t group) {
   } else {
     constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64 * 64;
     prefetch<kLines>(tile.panels[0] + kPanels * tile.weights->bytes + group * kLines);
+  }
+}
+
+// One input's float weights, Bytes a panel. A tile of them is larger than the nearest cache, so
+// each panel is asked for by itself, a page ahead and over its end into the next tile's.
+template <std::size_t Bytes, int V>
+HWY_INLINE void prefetch_input(const TileOperands<V>& tile, std::size_t input) {
+  constexpr std::size_t kAhead = 4096;
+  constexpr std::size_t kPanels = V * kLanes <= kPanel ? 1 : V * kLanes / kPanel;
+  std::size_t at = input * Bytes + kAhead;
+  if (at >= tile.weights->bytes) at += (kPanels - 1) * tile.weights->bytes;
+  PACELINE_UNROLL
+  for (std::size_t panel = 0; panel < kPanels; ++panel) {
+    prefetch<Bytes>(tile.panels[panel * kPanel / kLanes] + at);
   }
 }
 
@@ -107,14 +121,10 @@ struct DenseProduct : Format {
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
+      prefetch_input<kPanel * sizeof(typename Format::Element)>(tile, static_cast<std::size_t>(k));
       Vec w[V];
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const typename Format::Element* from = weights[v] + k * kPanel;
-        constexpr std::size_t kAhead = 4096;
-        prefetch<1>(reinterpret_cast<const std::byte*>(from) + kAhead);
-        w[v] = Format::widen(from);
-      }
+      for (int v = 0; v < V; ++v) w[v] = Format::widen(weights[v] + k * kPanel);
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         const Vec x = broadcast(in[r] + k);
