@@ -378,14 +378,13 @@ void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t
   for (int o = 0; o < depth; ++o) store_tile<R, V>(task, place.row, first, o, stack[o]);
 }
 
-// Column vectors that a tile of so many rows takes. One or two rows wait for memory, which likes
-// few panels at a time; of float weights two hide the latency of a row's chains. More rows take as
-// many chains as fit the registers, or two of integer weights, which share the rows' broadcasts.
+// Column vectors that a tile of so many rows takes: of float weights as many chains as hide their
+// latency and fit the registers; of integer weights two, which share the rows' broadcasts, but for
+// one or two rows, which wait for memory, a panel, which it gives fastest.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   if (Product::kInteger) return rows <= 2 ? kVectorsPerPanel : 2;
-  if (rows == 1) return 2 * kVectorsPerPanel;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
