@@ -108,6 +108,7 @@ struct Fp16Weights {
 template <typename Format>
 struct DenseProduct : Format {
   static constexpr bool kInteger = false;
+  static constexpr int kStreamedRows = 0;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -139,6 +140,7 @@ struct DenseProduct : Format {
 
 struct Int4Product {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 2;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -209,6 +211,7 @@ HWY_INLINE void add_dots_int8(const std::byte* const (&bytes)[V], const Quantize
 
 struct Int8GroupProduct {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 8;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -247,6 +250,7 @@ struct Int8GroupProduct {
 
 struct Int8ChannelProduct {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 8;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -379,12 +383,12 @@ void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t
 }
 
 // Column vectors that a tile of so many rows takes: of float weights as many chains as hide their
-// latency and fit the registers; of integer weights two, which share the rows' broadcasts, but for
-// one or two rows, which wait for memory, a panel, which it gives fastest.
+// latency and fit the registers, of integer weights two, which share the rows' broadcasts. But a
+// product of no more than kStreamedRows rows waits for integer weights, which memory gives fastest
+// one panel at a time.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
-  constexpr int kVectorsPerPanel = kPanel / kLanes;
-  if (Product::kInteger) return rows <= 2 ? kVectorsPerPanel : 2;
+  if (Product::kInteger) return 2;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
@@ -396,16 +400,17 @@ void multiply_rows(const ProductTask& task, const TilePlace& place, std::int64_t
     if (rows < R) return multiply_rows<Product, R - 1>(task, place, rows, vectors);
   }
   constexpr int kVectors = tile_vectors<Product>(R);
+  constexpr bool kOnePanel = kVectors * kLanes <= kPanel;
   std::int64_t at = vectors.begin;
-  for (; at + kVectors <= vectors.end; at += kVectors) {
-    multiply_tile<Product, R, kVectors>(task, place, at);
+  if (kOnePanel || task.row_count > Product::kStreamedRows) {
+    for (; at + kVectors <= vectors.end; at += kVectors) {
+      multiply_tile<Product, R, kVectors>(task, place, at);
+    }
+    if constexpr (kVectors > 2) {
+      for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
+    }
   }
-  if constexpr (kVectors > 2) {
-    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
-  }
-  if constexpr (kVectors > 1) {
-    for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
-  }
+  for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
 }
 
 // All of a task: a block of column vectors stays in the cache while all rows pass over it.
