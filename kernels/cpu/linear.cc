@@ -77,15 +77,17 @@ void Linear::linear(const LinearParams& params) {
   task.row_count = params.rows;
 
   const std::int64_t threads = pool_.threads();
-  const std::int64_t panel_parts =
-      threads == 1 ? 1 : std::min<std::int64_t>((weight.panels() + 3) / 4, 8 * threads);
+  // Tiles take two panels at once, and read on into the next ones: parts are pairs, and few.
+  const std::int64_t pairs = (weight.panels() + 1) / 2;
+  const std::int64_t panel_parts = threads == 1 ? 1 : std::min(pairs, 4 * threads);
   const std::int64_t blocks = row_blocks(params.rows);
   // Rows are shared out too where there are too few panels for all threads.
   const std::int64_t row_parts = std::clamp<std::int64_t>(
       (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : blocks);
   pool_.run(static_cast<int>(panel_parts * row_parts), [&](int part) {
     ProductTask share = task;
-    share.panels = part_of(weight.panels(), part / row_parts, panel_parts);
+    const IndexRange range = part_of(pairs, part / row_parts, panel_parts);
+    share.panels = {2 * range.begin, std::min(2 * range.end, weight.panels())};
     share.blocks = part_of(blocks, part % row_parts, row_parts);
     kernels_.multiply(share);
   });
