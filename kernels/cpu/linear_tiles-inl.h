@@ -63,9 +63,9 @@ HWY_INLINE void prefetch(const std::byte* weights) {
   }
 }
 
-// The same for a group of integer weights, Bytes a panel. One panel is read front to back, and what
-// is asked for runs on into the next. Panels that are read side by side are no stream: while a tile
-// reads its own, those of the tile that comes next are asked for front to back.
+// A group of integer weights, Bytes a panel. One panel is read front to back, and what is asked for
+// runs on into the next. Panels that are read side by side are no stream: while a tile reads its
+// own, those of the tile that comes next are asked for front to back.
 template <std::size_t Bytes, int V>
 HWY_INLINE void prefetch_group(const TileOperands<V>& tile, std::size_t group) {
   constexpr std::size_t kPanels = V * kLanes / kPanel;
@@ -75,6 +75,20 @@ HWY_INLINE void prefetch_group(const TileOperands<V>& tile, std::size_t group) {
   } else {
     constexpr std::size_t kLines = (kPanels * Bytes + 63) / 64 * 64;
     prefetch<kLines>(tile.panels[0] + kPanels * tile.weights->bytes + group * kLines);
+  }
+}
+
+// One input's float weights, Bytes a panel. A tile of them is larger than the nearest cache, so
+// each panel is asked for by itself, a page ahead and over its end into the next tile's.
+template <std::size_t Bytes, int V>
+HWY_INLINE void prefetch_input(const TileOperands<V>& tile, std::size_t input) {
+  constexpr std::size_t kAhead = 4096;
+  constexpr std::size_t kPanels = V * kLanes <= kPanel ? 1 : V * kLanes / kPanel;
+  std::size_t at = input * Bytes + kAhead;
+  if (at >= tile.weights->bytes) at += (kPanels - 1) * tile.weights->bytes;
+  PACELINE_UNROLL
+  for (std::size_t panel = 0; panel < kPanels; ++panel) {
+    prefetch<Bytes>(tile.panels[panel * kPanel / kLanes] + at);
   }
 }
 
@@ -94,6 +108,7 @@ struct Fp16Weights {
 template <typename Format>
 struct DenseProduct : Format {
   static constexpr bool kInteger = false;
+  static constexpr int kStreamedRows = 0;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -107,14 +122,10 @@ struct DenseProduct : Format {
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
     for (std::int64_t k = cols.begin; k < cols.end; ++k) {
+      prefetch_input<kPanel * sizeof(typename Format::Element)>(tile, static_cast<std::size_t>(k));
       Vec w[V];
       PACELINE_UNROLL
-      for (int v = 0; v < V; ++v) {
-        const typename Format::Element* from = weights[v] + k * kPanel;
-        constexpr std::size_t kAhead = 4096;
-        prefetch<1>(reinterpret_cast<const std::byte*>(from) + kAhead);
-        w[v] = Format::widen(from);
-      }
+      for (int v = 0; v < V; ++v) w[v] = Format::widen(weights[v] + k * kPanel);
       PACELINE_UNROLL
       for (int r = 0; r < R; ++r) {
         const Vec x = broadcast(in[r] + k);
@@ -129,6 +140,7 @@ struct DenseProduct : Format {
 
 struct Int4Product {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 2;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -199,6 +211,7 @@ HWY_INLINE void add_dots_int8(const std::byte* const (&bytes)[V], const Quantize
 
 struct Int8GroupProduct {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 8;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -237,6 +250,7 @@ struct Int8GroupProduct {
 
 struct Int8ChannelProduct {
   static constexpr bool kInteger = true;
+  static constexpr int kStreamedRows = 8;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
@@ -368,14 +382,13 @@ void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t
   for (int o = 0; o < depth; ++o) store_tile<R, V>(task, place.row, first, o, stack[o]);
 }
 
-// Column vectors that a tile of so many rows takes. One or two rows wait for memory, which likes
-// few panels at a time; of float weights two hide the latency of a row's chains. More rows take as
-// many chains as fit the registers, or two of integer weights, which share the rows' broadcasts.
+// Column vectors that a tile of so many rows takes: of float weights as many chains as hide their
+// latency and fit the registers, of integer weights two, which share the rows' broadcasts. But a
+// product of no more than kStreamedRows rows waits for integer weights, which memory gives fastest
+// one panel at a time.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
-  constexpr int kVectorsPerPanel = kPanel / kLanes;
-  if (Product::kInteger) return rows <= 2 ? kVectorsPerPanel : 2;
-  if (rows == 1) return 2 * kVectorsPerPanel;
+  if (Product::kInteger) return 2;
   return kRegisters / 2 / rows >= 4 ? 4 : 2;
 }
 
@@ -387,16 +400,17 @@ void multiply_rows(const ProductTask& task, const TilePlace& place, std::int64_t
     if (rows < R) return multiply_rows<Product, R - 1>(task, place, rows, vectors);
   }
   constexpr int kVectors = tile_vectors<Product>(R);
+  constexpr bool kOnePanel = kVectors * kLanes <= kPanel;
   std::int64_t at = vectors.begin;
-  for (; at + kVectors <= vectors.end; at += kVectors) {
-    multiply_tile<Product, R, kVectors>(task, place, at);
+  if (kOnePanel || task.row_count > Product::kStreamedRows) {
+    for (; at + kVectors <= vectors.end; at += kVectors) {
+      multiply_tile<Product, R, kVectors>(task, place, at);
+    }
+    if constexpr (kVectors > 2) {
+      for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
+    }
   }
-  if constexpr (kVectors > 2) {
-    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
-  }
-  if constexpr (kVectors > 1) {
-    for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
-  }
+  for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
 }
 
 // All of a task: a block of column vectors stays in the cache while all rows pass over it.
