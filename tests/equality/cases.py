@@ -30,14 +30,14 @@ UNEVEN = {
     "vocab_size": 1000,
 }
 
-PAGE = 32  # tokens of a KV page
-POOL_PAGES = 11  # the longest request fits (300 + 24 - 1 tokens), a second one hardly
+PAGE = 64  # tokens of a KV page
+POOL_PAGES = 6  # the longest request fits (300 + 24 - 1 tokens), a second one hardly
 
-# (prompt tokens, new tokens). Prompts end around a page (32) and a segment of attention (256). The
-# four in the middle start small and grow: any two of them together outgrow the small pool, however
-# slowly their prompts are fed.
-LENGTHS = [(290, 24), (33, 24), (5, 30), (256, 24), (150, 17), (96, 24), (60, 110), (63, 110),
-           (64, 110), (50, 110), (1, 24), (257, 20), (300, 24), (255, 24), (17, 24), (2, 40)]
+# (prompt tokens, new tokens). Prompts end around a page (64), half of one, and a segment of
+# attention (256). The four in the middle start small and grow: any two of them together outgrow the
+# small pool, however slowly their prompts are fed.
+LENGTHS = [(290, 24), (33, 24), (5, 30), (256, 24), (150, 17), (96, 24), (60, 150), (63, 150),
+           (64, 150), (50, 150), (1, 24), (257, 20), (300, 24), (255, 24), (17, 24), (2, 40)]
 
 # Every second request is greedy; the others take these. Without a seed it is the default one.
 SAMPLING = [

@@ -67,16 +67,16 @@ class SmallPool(unittest.TestCase):
     def test_no_preemption_or_too_many_pages_fail(self):
         with self.assertRaisesRegex(command.RunFailed, "no preemption"):
             self.check((0, 11), (0, 10))
-        with self.assertRaisesRegex(command.RunFailed, "12 KV pages were used of 11"):
+        with self.assertRaisesRegex(command.RunFailed, "12 KV pages were used of 6"):
             self.check((1, 12))
 
     def test_memory_follows_the_fullest_rank(self):
         """9 heads in atoms of one on 8 shards: shard 0 has heads 0 and 1, shard i head i + 1. On 8
-        ranks each reads one KV head of 32 columns: 11 pages of 2 layers x K and V x 32 x 32 x 4."""
-        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(8), 11 * 2 * 2 * 32 * 32 * 4)
-        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(1), 3 * 11 * 2 * 2 * 32 * 32 * 4)
+        ranks each reads one KV head of 32 columns: 6 pages of 2 layers x K and V x 64 x 32 x 4."""
+        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(8), 6 * 2 * 2 * 64 * 32 * 4)
+        self.assertEqual(cases.Case("uneven", "fp32").kv_memory(1), 3 * 6 * 2 * 2 * 64 * 32 * 4)
         # 3 ranks: heads 0-2, 3-5, 6-8, one KV head each; bf16 halves it.
-        self.assertEqual(cases.Case("uneven", "bf16").kv_memory(3), 11 * 2 * 2 * 32 * 32 * 2)
+        self.assertEqual(cases.Case("uneven", "bf16").kv_memory(3), 6 * 2 * 2 * 64 * 32 * 2)
 
 
 class Twins(unittest.TestCase):
