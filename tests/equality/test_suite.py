@@ -62,13 +62,13 @@ class SmallPool(unittest.TestCase):
         suite.check_pool(report, ["paceline"])
 
     def test_one_replica_that_preempts_is_enough(self):
-        self.check((0, 9), (2, 11))
+        self.check((0, 5), (2, 6))
 
     def test_no_preemption_or_too_many_pages_fail(self):
         with self.assertRaisesRegex(command.RunFailed, "no preemption"):
-            self.check((0, 11), (0, 10))
-        with self.assertRaisesRegex(command.RunFailed, "12 KV pages were used of 6"):
-            self.check((1, 12))
+            self.check((0, 6), (0, 5))
+        with self.assertRaisesRegex(command.RunFailed, "7 KV pages were used of 6"):
+            self.check((1, 7))
 
     def test_memory_follows_the_fullest_rank(self):
         """9 heads in atoms of one on 8 shards: shard 0 has heads 0 and 1, shard i head i + 1. On 8
