@@ -21,17 +21,20 @@ endif()
 function(paceline_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   list(FILTER sources EXCLUDE REGEX "main\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # see cmake/cuda.cmake
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC paceline_options ${ARGN})
 endfunction()
 
-# One test program per folder: every *_test.cc below tests/<folder>.
+# One test program per folder: every *_test.cc below tests/<folder>, except that kernels/cuda has
+# one of its own.
 function(paceline_tests folder)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_test.cc)
+  list(FILTER sources EXCLUDE REGEX "/${folder}/cuda/")
   if(NOT sources)
     return()
   endif()
-  set(name ${folder}_tests)
+  string(REPLACE "/" "_" name ${folder}_tests)
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE ${ARGN} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE

@@ -2,8 +2,12 @@
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
+
+#include "kernels/core/host_device.h"
 
 /// Elementary functions that give the same bits on every machine: built from correctly rounded
 /// operations only (add, multiply, divide, explicit fma), never from libm. The vector versions in
@@ -70,24 +74,28 @@ inline constexpr double kCos[] = {1.0 / 24,
                                   -1.0 / 6402373705728000.0};
 }  // namespace constants
 
-/// c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule with fma.
-template <typename T, int N>
-[[gnu::always_inline]] inline T polynomial(T x, const T (&c)[N]) {
-  T sum = c[N - 1];
-  for (int i = N - 2; i >= 0; --i) sum = std::fma(sum, x, c[i]);
-  return sum;
+/// c[i] + c[i + 1] x + c[i + 2] x^2 + ..., by Horner's rule with fma. The array is an argument of
+/// the template because device code may use a constant's values, but not the array itself.
+template <const auto& c, std::size_t i = 0, typename T>
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline T polynomial(T x) {
+  constexpr T coefficient = c[i];
+  if constexpr (i + 1 == std::size(c)) {
+    return coefficient;
+  } else {
+    return std::fma(polynomial<c, i + 1>(x), x, coefficient);
+  }
 }
 
 /// 2^n for a normal result.
-[[gnu::always_inline]] inline float power_of_two(std::int32_t n) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline float power_of_two(std::int32_t n) {
   return std::bit_cast<float>((n + 127) << 23);
 }
-[[gnu::always_inline]] inline double power_of_two(std::int64_t n) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double power_of_two(std::int64_t n) {
   return std::bit_cast<double>((n + 1023) << 52);
 }
 
 /// e^x, within 1.05 ulp; the denormal range included. exp(-inf) = 0, exp(inf) = inf.
-[[gnu::always_inline]] inline float exp(float x) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline float exp(float x) {
   using namespace constants;
   x = x > kExpMaxFloat ? kExpMaxFloat : x;
   x = x < kExpMinFloat ? kExpMinFloat : x;
@@ -95,7 +103,7 @@ template <typename T, int N>
   const float n = rounded - kRoundFloat;
   float r = std::fma(-n, kLn2HighFloat, x);
   r = std::fma(-n, kLn2LowFloat, r);
-  const float p = std::fma(r * r, polynomial(r, kExpFloat), r) + 1.0f;
+  const float p = std::fma(r * r, polynomial<kExpFloat>(r), r) + 1.0f;
   // Scaled in two steps: only the second one can round, overflow or underflow.
   const std::int32_t e = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rounded) -
                                                    std::bit_cast<std::uint32_t>(kRoundFloat));
@@ -106,7 +114,7 @@ template <typename T, int N>
 
 namespace detail {
 /// e^(high + low) for |low| far below |high|'s last bit.
-[[gnu::always_inline]] inline double exp_sum(double high, double low) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double exp_sum(double high, double low) {
   using namespace constants;
   if (high != high) return high;
   high = high > kExpMax ? kExpMax : high;
@@ -115,7 +123,7 @@ namespace detail {
   const double n = rounded - kRoundDouble;
   double r = std::fma(-n, kLn2High, high);
   r = std::fma(-n, kLn2Low, r) + low;
-  const double p = std::fma(r * r, polynomial(r, kExp), r) + 1.0;
+  const double p = std::fma(r * r, polynomial<kExp>(r), r) + 1.0;
   const std::int64_t e = static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(rounded) -
                                                    std::bit_cast<std::uint64_t>(kRoundDouble));
   const std::int64_t half = e >> 1;
@@ -127,7 +135,7 @@ struct Split {
   double exponent;
   double fraction;
 };
-[[gnu::always_inline]] inline Split split(double x) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline Split split(double x) {
   std::int64_t exponent = 0;
   if (x < std::numeric_limits<double>::min()) {
     x *= 0x1p54;
@@ -143,10 +151,12 @@ struct Split {
 }  // namespace detail
 
 /// e^x, within 1 ulp; the denormal range included.
-[[gnu::always_inline]] inline double exp(double x) { return detail::exp_sum(x, 0.0); }
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double exp(double x) {
+  return detail::exp_sum(x, 0.0);
+}
 
 /// Natural logarithm, within 1.5 ulp. log(0) = -inf, log(inf) = inf, of a negative number NaN.
-[[gnu::always_inline]] inline double log(double x) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double log(double x) {
   using namespace constants;
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (x == 0) return -kInfinity;
@@ -155,7 +165,7 @@ struct Split {
   const auto [e, f] = detail::split(x);
   const double s = f / (2.0 + f);
   const double z = s * s;
-  const double tail = std::fma(-z, polynomial(z, kLog), f) * s;  // f - log(1 + f)
+  const double tail = std::fma(-z, polynomial<kLog>(z), f) * s;  // f - log(1 + f)
   return std::fma(e, kLn2High, f - std::fma(-e, kLn2Low, tail));
 }
 
@@ -165,7 +175,7 @@ struct SinCos {
 };
 
 /// sin and cos of x, within 2 ulp, for |x| < 2^30; beyond, or if x is not finite, NaN.
-[[gnu::always_inline]] inline SinCos sin_cos(double x) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline SinCos sin_cos(double x) {
   using namespace constants;
   if (!(x > -0x1p30 && x < 0x1p30)) {
     return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
@@ -185,11 +195,11 @@ struct SinCos {
   const double r_error = (high - r) + low;
 
   const double z = r * r;
-  const double sine = r + std::fma(r * z, polynomial(z, kSin), r_error);
+  const double sine = r + std::fma(r * z, polynomial<kSin>(z), r_error);
   // 1 - z/2 with its rounding error given back.
   const double h = 0.5 * z;
   const double w = 1.0 - h;
-  const double cosine = w + (((1.0 - w) - h) + std::fma(z * z, polynomial(z, kCos), -r * r_error));
+  const double cosine = w + (((1.0 - w) - h) + std::fma(z * z, polynomial<kCos>(z), -r * r_error));
   const auto quadrant = std::bit_cast<std::uint64_t>(rounded) & 3;
   switch (quadrant) {
     case 0:
@@ -204,7 +214,7 @@ struct SinCos {
 }
 
 /// x^y within 2 ulp, for positive finite x and finite y with a normal result; NaN for another x.
-[[gnu::always_inline]] inline double pow(double x, double y) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double pow(double x, double y) {
   using namespace constants;
   if (!(x > 0) || x > std::numeric_limits<double>::max()) {
     return std::numeric_limits<double>::quiet_NaN();
@@ -216,7 +226,7 @@ struct SinCos {
   const double s = f / d;
   const double s_error = (std::fma(-s, d, f) - s * d_error) / d;
   const double z = s * s;
-  const double tail = s * z * polynomial(z, kLog) + 2.0 * s_error;
+  const double tail = s * z * polynomial<kLog>(z) + 2.0 * s_error;
   const double whole = e * kLn2High;  // exact
   double high = whole + 2.0 * s;
   double low = (whole == 0 ? 0.0 : 2.0 * s - (high - whole)) + std::fma(e, kLn2Low, tail);

@@ -3,17 +3,19 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/core/host_device.h"
+
 // Scalar conversions between fp32 and the 16-bit formats, as the hardware does them: rounded to
 // nearest, ties to even, denormals kept, overflow to infinity, NaN stays a (quiet) NaN.
 
 namespace paceline::kernels {
 
 /// Exact.
-inline float bf16_to_fp32(std::uint16_t value) {
+PACELINE_HOST_DEVICE inline float bf16_to_fp32(std::uint16_t value) {
   return std::bit_cast<float>(std::uint32_t{value} << 16);
 }
 
-inline std::uint16_t fp32_to_bf16(float value) {
+PACELINE_HOST_DEVICE inline std::uint16_t fp32_to_bf16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) {
     return static_cast<std::uint16_t>(bits >> 16 | 0x0040u);
@@ -23,7 +25,7 @@ inline std::uint16_t fp32_to_bf16(float value) {
 }
 
 /// Exact.
-inline float fp16_to_fp32(std::uint16_t value) {
+PACELINE_HOST_DEVICE inline float fp16_to_fp32(std::uint16_t value) {
   const std::uint32_t sign = std::uint32_t{value & 0x8000u} << 16;
   const std::uint32_t exponent = value >> 10 & 0x1fu;
   const std::uint32_t mantissa = value & 0x3ffu;
@@ -36,7 +38,7 @@ inline float fp16_to_fp32(std::uint16_t value) {
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
 }
 
-inline std::uint16_t fp32_to_fp16(float value) {
+PACELINE_HOST_DEVICE inline std::uint16_t fp32_to_fp16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t magnitude = bits & 0x7fffffffu;

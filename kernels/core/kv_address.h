@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "kernels/core/error.h"
+#include "kernels/core/host_device.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels {
@@ -11,8 +11,9 @@ namespace paceline::kernels {
 enum class KvPart { kKey = 0, kValue = 1 };
 
 /// Index of the first of the head_dim elements of a key or value, in elements of the pool's format.
-inline std::int64_t kv_offset(const KvPool& pool, const PageTable& table, std::int32_t sequence,
-                              std::int32_t slot, int layer, KvPart part, int head) {
+PACELINE_HOST_DEVICE inline std::int64_t kv_offset(const KvPool& pool, const PageTable& table,
+                                                   std::int32_t sequence, std::int32_t slot,
+                                                   int layer, KvPart part, int head) {
   const std::int64_t page = table.pages[sequence * table.stride + slot / pool.page_size];
   const std::int64_t rows = (page * pool.num_layers + layer) * 2 + static_cast<int>(part);
   return ((rows * pool.num_heads + head) * pool.page_size + slot % pool.page_size) *
@@ -20,21 +21,13 @@ inline std::int64_t kv_offset(const KvPool& pool, const PageTable& table, std::i
 }
 
 /// The slot in which the key and value of a position stand, as a row sees it.
-inline std::int32_t slot_of_position(const RowPlace& row, const std::int32_t* ancestors,
-                                     std::int32_t position) {
+PACELINE_HOST_DEVICE inline std::int32_t slot_of_position(const RowPlace& row,
+                                                          const std::int32_t* ancestors,
+                                                          std::int32_t position) {
   return position < row.base ? position : ancestors[row.first_ancestor + (position - row.base)];
 }
 
-/// Throws FatalError unless a move may follow the one before it (see CompactKvParams).
-inline void check_moves(const CompactKvParams& params) {
-  for (std::int64_t i = 0; i < params.count; ++i) {
-    const KvMove& move = params.moves[i];
-    check(move.to >= 0 && move.to <= move.from, "compact_kv: slot {} moved up to {}", move.from,
-          move.to);
-    if (i == 0 || params.moves[i - 1].sequence != move.sequence) continue;
-    check(params.moves[i - 1].to < move.to, "compact_kv: slot {} is written after slot {}", move.to,
-          params.moves[i - 1].to);
-  }
-}
+/// Throws FatalError unless each move may follow the one before it (see CompactKvParams).
+void check_moves(const CompactKvParams& params);
 
 }  // namespace paceline::kernels

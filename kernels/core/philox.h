@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/core/host_device.h"
+
 namespace paceline::kernels {
 
 /// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random
@@ -16,8 +18,8 @@ struct Philox {
   static constexpr int kRounds = 10;
 };
 
-inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
-                                           std::array<std::uint32_t, 2> key) {
+PACELINE_HOST_DEVICE inline std::array<std::uint32_t, 4> philox(
+    std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < Philox::kRounds; ++round) {
     const std::uint64_t product0 = std::uint64_t{Philox::kMultiplier0} * counter[0];
     const std::uint64_t product1 = std::uint64_t{Philox::kMultiplier1} * counter[2];

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/core/host_device.h"
+
 namespace paceline::kernels {
 
 /// The activation scale of a group, and what its elements are multiplied by before rounding.
@@ -17,7 +19,7 @@ struct GroupScale {
 /// The scale that follows from a group's largest magnitude, taken on the bits (sign cleared) so
 /// that NaN, then infinity, are the largest. A group that is not finite gets the scale NaN, which
 /// poisons every output of its row; one below 1e-30 counts as zero.
-inline GroupScale group_scale(std::uint32_t largest_magnitude) {
+PACELINE_HOST_DEVICE inline GroupScale group_scale(std::uint32_t largest_magnitude) {
   constexpr float kSmallest = 1e-30f;
   if (largest_magnitude >= 0x7f800000u) return {std::numeric_limits<float>::quiet_NaN(), 0};
   const float largest = std::bit_cast<float>(largest_magnitude);
@@ -31,8 +33,8 @@ inline GroupScale group_scale(std::uint32_t largest_magnitude) {
 /// every instruction set reproduces.
 ///
 /// Example: {1, -2, 0.5} -> q {64, -127, 32}, scale 2/127, sum -31.
-inline float quantize_group(const float* in, int count, int group, std::int8_t* q,
-                            std::int32_t& sum) {
+PACELINE_HOST_DEVICE inline float quantize_group(const float* in, int count, int group,
+                                                 std::int8_t* q, std::int32_t& sum) {
   std::uint32_t largest = 0;
   for (int i = 0; i < count; ++i) {
     largest = std::max(largest, std::bit_cast<std::uint32_t>(in[i]) & 0x7fffffffu);

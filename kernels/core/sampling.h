@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/core/exact_math.h"
+#include "kernels/core/host_device.h"
 #include "kernels/core/philox.h"
 #include "kernels/params.h"
 
@@ -27,40 +28,43 @@
 namespace paceline::kernels {
 
 /// (logit - max) / temperature, never above 0, never -0. `temperature` > 0.
-[[gnu::always_inline]] inline float scaled_logit(float logit, float max, float temperature) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline float scaled_logit(float logit, float max,
+                                                                      float temperature) {
   return (logit - max) / std::min(temperature, std::numeric_limits<float>::max()) + 0.0f;
 }
 
 /// A number from 0 to 1 in units of 2^-40, rounded to nearest.
-[[gnu::always_inline]] inline std::uint64_t fixed_point(float probability) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline std::uint64_t fixed_point(float probability) {
   const double scaled = static_cast<double>(probability) * 0x1p40;
   return std::bit_cast<std::uint64_t>(scaled + 0x1p52) & 0xfffffffffffff;
 }
 
 /// A token's share before normalization; t <= 0. Sums of 2^23 of them fit 64 bits.
-[[gnu::always_inline]] inline std::uint64_t nucleus_weight(float t) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline std::uint64_t nucleus_weight(float t) {
   return fixed_point(exact::exp(t));
 }
 
 /// Whether a prefix of weight `prefix` is a nucleus.
-inline bool reaches_nucleus(std::uint64_t prefix, std::uint64_t total, float top_p) {
+PACELINE_HOST_DEVICE inline bool reaches_nucleus(std::uint64_t prefix, std::uint64_t total,
+                                                 float top_p) {
   return static_cast<double>(prefix) >= static_cast<double>(top_p) * static_cast<double>(total);
 }
 
 /// The random numbers of tokens 4 * group ... 4 * group + 3.
-inline std::array<std::uint32_t, 4> sampling_numbers(const SamplingRow& row, std::uint32_t group) {
+PACELINE_HOST_DEVICE inline std::array<std::uint32_t, 4> sampling_numbers(const SamplingRow& row,
+                                                                          std::uint32_t group) {
   return philox({static_cast<std::uint32_t>(row.index), static_cast<std::uint32_t>(row.index >> 32),
                  group, 0},
                 {static_cast<std::uint32_t>(row.seed), static_cast<std::uint32_t>(row.seed >> 32)});
 }
 
 /// -log(-log(u)), u = (x + 1/2) / 2^32.
-[[gnu::always_inline]] inline double gumbel(std::uint32_t x) {
+[[gnu::always_inline]] PACELINE_HOST_DEVICE inline double gumbel(std::uint32_t x) {
   return -exact::log(-exact::log((static_cast<double>(x) + 0.5) * 0x1p-32));
 }
 
 /// The noise of one token, to be added to its log-probability (up to a constant).
-inline double sampling_noise(const SamplingRow& row, std::uint32_t id) {
+PACELINE_HOST_DEVICE inline double sampling_noise(const SamplingRow& row, std::uint32_t id) {
   return gumbel(sampling_numbers(row, id / 4)[id % 4]);
 }
 

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/core/lanes.h"
+
+// What the threads of a block compute together. All of them must call; blocks are one-dimensional
+// and made of whole warps.
+
+namespace paceline::kernels::cuda {
+
+inline constexpr int kWarpThreads = 32;
+inline constexpr int kMostWarps = 1024 / kWarpThreads;
+inline constexpr unsigned kWholeWarp = 0xffffffffu;
+
+__device__ inline int lane_of_warp() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
+__device__ inline int warp_of_block() { return static_cast<int>(threadIdx.x) / kWarpThreads; }
+__device__ inline int warps_of_block() { return static_cast<int>(blockDim.x) / kWarpThreads; }
+
+/// Every thread's value combined, for every thread. `combine` must not mind the order.
+template <typename T, typename Combine>
+__device__ T reduce_block(T value, const Combine& combine) {
+  __shared__ T of_warp[kMostWarps];
+  for (int half = kWarpThreads / 2; half > 0; half /= 2) {
+    value = combine(value, __shfl_xor_sync(kWholeWarp, value, half));
+  }
+  if (lane_of_warp() == 0) of_warp[warp_of_block()] = value;
+  __syncthreads();
+  T all = of_warp[0];
+  for (int warp = 1; warp < warps_of_block(); ++warp) all = combine(all, of_warp[warp]);
+  __syncthreads();
+  return all;
+}
+
+/// The sum of the values of the threads before this one.
+__device__ inline std::uint64_t sum_before(std::uint64_t value) {
+  __shared__ std::uint64_t of_warp[kMostWarps];
+  std::uint64_t through = value;
+  for (int step = 1; step < kWarpThreads; step *= 2) {
+    const std::uint64_t earlier = __shfl_up_sync(kWholeWarp, through, static_cast<unsigned>(step));
+    if (lane_of_warp() >= step) through += earlier;
+  }
+  if (lane_of_warp() == kWarpThreads - 1) of_warp[warp_of_block()] = through;
+  __syncthreads();
+  std::uint64_t before = through - value;
+  for (int warp = 0; warp < warp_of_block(); ++warp) before += of_warp[warp];
+  __syncthreads();
+  return before;
+}
+
+/// sum_lanes of kernels/core/lanes.h, lane i held by the block's thread i; called by threads
+/// 0 ... 15 only, the sum is thread 0's.
+template <typename T>
+__device__ T sum_lanes_of_threads(T lane) {
+  constexpr unsigned kLaneThreads = (1u << kLanes) - 1;
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    lane += __shfl_down_sync(kLaneThreads, lane, static_cast<unsigned>(half), kLanes);
+  }
+  return lane;
+}
+
+}  // namespace paceline::kernels::cuda

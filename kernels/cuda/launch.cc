@@ -1,0 +1,14 @@
+#include "kernels/cuda/launch.h"
+
+#include "kernels/core/error.h"
+
+namespace paceline::kernels::cuda {
+
+void fail(const std::string& message) { throw FatalError("{}", message); }
+
+void check_launch(const char* op, cudaError_t status) {
+  check(status == cudaSuccess, "{}: the kernel cannot be launched: {} ({})", op,
+        cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+}  // namespace paceline::kernels::cuda

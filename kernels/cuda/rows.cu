@@ -1,0 +1,223 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "kernels/core/exact_math.h"
+#include "kernels/core/lanes.h"
+#include "kernels/core/reduction.h"
+#include "kernels/cuda/block.h"
+#include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ops.h"
+
+namespace paceline::kernels::cuda {
+namespace {
+
+// ---- element by element
+
+/// SumPartialsParams::merges, which stand in host memory, as a kernel's argument. There is at most
+/// one partial for each virtual shard.
+struct Merges {
+  static constexpr int kMost = kMaxReductionDepth;
+  int count = 0;
+  std::uint8_t after[kMost] = {};  // each partial
+};
+
+Merges merges_of(const SumPartialsParams& params) {
+  if (params.merges.size() > Merges::kMost) {
+    fail("sum_partials: " + std::to_string(params.merges.size()) + " partials, expected at most " +
+         std::to_string(Merges::kMost));
+  }
+  Merges merges;
+  int depth = 0;
+  for (const int merge : params.merges) {
+    depth += 1 - merge;
+    if (merge < 0 || depth < 1) {
+      fail("sum_partials: partial " + std::to_string(merges.count) + " merges more than there is");
+    }
+    merges.after[merges.count++] = static_cast<std::uint8_t>(merge);
+  }
+  if (depth != 1) {
+    fail("sum_partials: the merges leave " + std::to_string(depth) + " sums, not one");
+  }
+  return merges;
+}
+
+__global__ void sum_partials_kernel(const float* partials, const Merges merges, std::int64_t size,
+                                    const float* residual, float* out) {
+  for (std::int64_t i = first_element(); i < size; i += element_step()) {
+    float stack[Merges::kMost];
+    int depth = 0;
+    for (int p = 0; p < merges.count; ++p) {
+      float top = partials[p * size + i];
+      for (int merge = 0; merge < merges.after[p]; ++merge) top = stack[--depth] + top;
+      stack[depth++] = top;
+    }
+    out[i] = residual != nullptr ? residual[i] + stack[0] : stack[0];
+  }
+}
+
+__global__ void rope_table_kernel(const RopeTableParams params) {
+  const int half = params.head_dim / 2;
+  for (std::int64_t i = first_element(); i < params.rows * half; i += element_step()) {
+    const auto position = static_cast<float>(params.positions[i / half]);
+    const exact::SinCos angle = exact::sin_cos(position * params.inv_freq[i % half]);
+    params.cos[i] = static_cast<float>(angle.cos);
+    params.sin[i] = static_cast<float>(angle.sin);
+  }
+}
+
+__global__ void silu_mul_kernel(const SiluMulParams params) {
+  for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
+    const std::int64_t at = i / params.width * params.width + i;  // rows of gate and up
+    const float gate = params.gate_up[at];
+    params.out[i] = gate / (1.0f + exact::exp(-gate)) * params.gate_up[at + params.width];
+  }
+}
+
+__global__ void gather_rows_kernel(const GatherRowsParams params) {
+  for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
+    params.out[i] = params.in[params.index[i / params.width] * params.width + i % params.width];
+  }
+}
+
+__global__ void join_rows_kernel(const JoinRowsParams params) {
+  const std::int64_t width = params.left_width + params.right_width;
+  for (std::int64_t i = first_element(); i < params.rows * width; i += element_step()) {
+    const std::int64_t row = i / width;
+    const std::int64_t col = i % width;
+    params.out[i] = col < params.left_width
+                        ? params.left[params.left_index[row] * params.left_width + col]
+                        : params.right[row * params.right_width + (col - params.left_width)];
+  }
+}
+
+__global__ void activate_kernel(const ActivateParams params) {
+  for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
+    float y = params.in[i];
+    if (params.addend != nullptr) y += params.addend[i];
+    if (params.bias != nullptr) y += params.bias[i % params.width];
+    if (params.activation == Activation::kSilu) y = y / (1.0f + exact::exp(-y));
+    params.out[i] = params.residual != nullptr ? params.residual[i] + y : y;
+  }
+}
+
+// ---- sums of a row: one block for each
+
+constexpr int kRowThreads = 256;
+// Elements of a row that stand in shared memory at a time; whole steps of the lanes.
+constexpr std::int64_t kRowChunk = 4096;
+static_assert(kRowChunk % kLanes == 0);
+
+/// The sum of a row in 16 lanes, for thread 0. All threads prepare the elements (`load`) of a
+/// chunk, of which the first 16 then add up (`add`) one lane each.
+template <typename T, typename Load, typename Add>
+__device__ T sum_row(std::int64_t width, const Load& load, const Add& add) {
+  T* chunk = dynamic_shared<T>();
+  T lane = 0;
+  for (std::int64_t first = 0; first < width; first += kRowChunk) {
+    const std::int64_t size = width - first < kRowChunk ? width - first : kRowChunk;
+    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) chunk[i] = load(first + i);
+    __syncthreads();
+    if (threadIdx.x < kLanes) {
+      for (std::int64_t i = threadIdx.x; i < size; i += kLanes) lane = add(lane, chunk[i]);
+    }
+    __syncthreads();
+  }
+  return threadIdx.x < kLanes ? sum_lanes_of_threads(lane) : T{0};
+}
+
+template <typename T>
+LaunchShape shape_of_rows(std::int64_t rows, std::int64_t width) {
+  return {rows, kRowThreads, static_cast<std::size_t>(std::min(kRowChunk, width)) * sizeof(T)};
+}
+
+__global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(const RmsNormParams params) {
+  __shared__ float scale;
+  const float* in = params.in + blockIdx.x * params.width;
+  float* out = params.out + blockIdx.x * params.width;
+  const float sum = sum_row<float>(
+      params.width, [&](std::int64_t i) { return in[i]; },
+      [](float lane, float x) { return std::fma(x, x, lane); });
+  if (threadIdx.x == 0) {
+    scale = 1.0f / std::sqrt(sum / static_cast<float>(params.width) + params.eps);
+  }
+  __syncthreads();
+  for (std::int64_t i = threadIdx.x; i < params.width; i += blockDim.x) {
+    out[i] = in[i] * scale * params.weight[i];
+  }
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    token_log_probs_kernel(const TokenLogProbsParams params) {
+  const std::int64_t row = blockIdx.x;
+  const std::int32_t target = params.targets[row];
+  if (target < 0 || target >= params.vocab) __trap();
+  const float* logits = params.logits + row * params.vocab;
+  float own = logits[0];
+  int any_not_finite = 0;
+  for (std::int64_t id = threadIdx.x; id < params.vocab; id += blockDim.x) {
+    if (!std::isfinite(logits[id])) any_not_finite = 1;
+    own = logits[id] > own ? logits[id] : own;
+  }
+  if (__syncthreads_or(any_not_finite) != 0) {
+    if (threadIdx.x == 0) params.log_probs[row] = std::numeric_limits<double>::quiet_NaN();
+    return;
+  }
+  const double max = reduce_block(own, [](float a, float b) { return a > b ? a : b; });
+  const double sum = sum_row<double>(
+      params.vocab,
+      [&](std::int64_t id) { return exact::exp(static_cast<double>(logits[id]) - max); },
+      [](double lane, double term) { return lane + term; });
+  if (threadIdx.x == 0) {
+    params.log_probs[row] = (static_cast<double>(logits[target]) - max) - exact::log(sum);
+  }
+}
+
+}  // namespace
+
+void sum_partials(const SumPartialsParams& params, cudaStream_t stream) {
+  const Merges merges = merges_of(params);
+  launch("sum_partials", shape_of_elements(params.size), stream, sum_partials_kernel,
+         params.partials, merges, params.size, params.residual, params.out);
+}
+
+void rope_table(const RopeTableParams& params, cudaStream_t stream) {
+  launch("rope_table", shape_of_elements(params.rows * (params.head_dim / 2)), stream,
+         rope_table_kernel, params);
+}
+
+void silu_mul(const SiluMulParams& params, cudaStream_t stream) {
+  launch("silu_mul", shape_of_elements(params.rows * params.width), stream, silu_mul_kernel,
+         params);
+}
+
+void gather_rows(const GatherRowsParams& params, cudaStream_t stream) {
+  launch("gather_rows", shape_of_elements(params.rows * params.width), stream, gather_rows_kernel,
+         params);
+}
+
+void join_rows(const JoinRowsParams& params, cudaStream_t stream) {
+  launch("join_rows", shape_of_elements(params.rows * (params.left_width + params.right_width)),
+         stream, join_rows_kernel, params);
+}
+
+void activate(const ActivateParams& params, cudaStream_t stream) {
+  launch("activate", shape_of_elements(params.rows * params.width), stream, activate_kernel,
+         params);
+}
+
+void rms_norm(const RmsNormParams& params, cudaStream_t stream) {
+  launch("rms_norm", shape_of_rows<float>(params.rows, params.width), stream, rms_norm_kernel,
+         params);
+}
+
+void token_log_probs(const TokenLogProbsParams& params, cudaStream_t stream) {
+  launch("token_log_probs", shape_of_rows<double>(params.rows, params.vocab), stream,
+         token_log_probs_kernel, params);
+}
+
+}  // namespace paceline::kernels::cuda

@@ -1,0 +1,68 @@
+#include "kernels/cuda/block.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "kernels/cuda/launch.h"
+#include "tests/support/simt/every_order.h"
+
+namespace paceline::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kRounds = 20;
+
+// Each round's values differ, so that what is left of an earlier one, or comes from a later one,
+// shows.
+__device__ std::uint64_t value_of(int round, int thread) {
+  return static_cast<std::uint64_t>(round * 1000 + thread);
+}
+
+struct Sum {
+  __device__ std::uint64_t operator()(std::uint64_t a, std::uint64_t b) const { return a + b; }
+};
+
+__global__ void reduce_again_and_again(std::uint64_t* out) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  for (int round = 0; round < kRounds; ++round) {
+    out[round * kThreads + thread] = reduce_block(value_of(round, thread), Sum{});
+  }
+}
+
+__global__ void sum_again_and_again(std::uint64_t* out) {
+  const auto thread = static_cast<int>(threadIdx.x);
+  for (int round = 0; round < kRounds; ++round) {
+    out[round * kThreads + thread] = sum_before(value_of(round, thread));
+  }
+}
+
+TEST(CudaBlock, ReducesForEveryThread) {
+  simt::in_every_order([] {
+    std::vector<std::uint64_t> out(kRounds * kThreads);
+    launch("reduce", {1, kThreads}, nullptr, reduce_again_and_again, out.data());
+    for (int round = 0; round < kRounds; ++round) {
+      const std::uint64_t sum = round * 1000 * kThreads + kThreads * (kThreads - 1) / 2;
+      for (int thread = 0; thread < kThreads; ++thread) {
+        EXPECT_EQ(out[round * kThreads + thread], sum);
+      }
+    }
+  });
+}
+
+TEST(CudaBlock, SumsTheThreadsBefore) {
+  simt::in_every_order([] {
+    std::vector<std::uint64_t> out(kRounds * kThreads);
+    launch("sum", {1, kThreads}, nullptr, sum_again_and_again, out.data());
+    for (int round = 0; round < kRounds; ++round) {
+      std::uint64_t sum = 0;
+      for (int thread = 0; thread < kThreads; ++thread) {
+        EXPECT_EQ(out[round * kThreads + thread], sum);
+        sum += value_of(round, thread);
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace paceline::kernels::cuda

@@ -1,0 +1,140 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "kernels/core/error.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/reference/ops.h"
+#include "tests/kernels/every_cpu.h"
+#include "tests/support/simt/every_order.h"
+
+namespace paceline::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+using Bytes = std::vector<std::byte>;
+using Moves = std::vector<KvMove>;
+using simt::in_every_order;
+
+constexpr int kNumHeads = 3;
+constexpr std::int64_t kRows = 3;
+
+/// Two sequences in a cache of eight pages with 16 slots each, two layers, two heads.
+struct Cache {
+  Cache(KvFormat format, int head_dim) {
+    pool = {.format = format,
+            .num_layers = 2,
+            .num_heads = 2,
+            .page_size = 16,
+            .head_dim = head_dim,
+            .num_pages = 8};
+    bytes.resize(std::size_t{8} * 2 * 2 * 2 * 16 * head_dim * (format == KvFormat::kFp32 ? 4 : 2));
+    std::mt19937 random(5);
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+    pool.data = bytes.data();
+  }
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  PageTable table() const { return {pages.data(), 3}; }
+
+  KvPool pool;
+  std::vector<std::int32_t> pages = {4, 0, 7, 2, 5, 1};
+  Bytes bytes;
+};
+
+/// The cache and q, k, v after a step of three rows.
+template <typename Op>
+void append(Cache& cache, Floats& qkv, bool with_bias, const Op& op) {
+  const int heads = kNumHeads + 2 * cache.pool.num_heads;
+  const int head_dim = cache.pool.head_dim;
+  qkv = awkward_floats(kRows * heads * head_dim, true, 1);
+  const Floats bias = awkward_floats(heads * head_dim, true, 2);
+  const Floats cos = random_floats(kRows * head_dim / 2, 1, 3);
+  const Floats sin = random_floats(kRows * head_dim / 2, 1, 4);
+  const std::vector<RowPlace> rows_at = {{.sequence = 1, .position = 3, .slot = 3},
+                                         {.sequence = 1, .position = 17, .slot = 40},
+                                         {.sequence = 0, .position = 0, .slot = 0}};
+  op(RopeAppendParams{.qkv = qkv.data(),
+                      .bias = with_bias ? bias.data() : nullptr,
+                      .cos = cos.data(),
+                      .sin = sin.data(),
+                      .kv = cache.pool,
+                      .layer = 1,
+                      .num_heads = kNumHeads,
+                      .rows_at = rows_at.data(),
+                      .page_table = cache.table(),
+                      .rows = kRows});
+}
+
+TEST(CudaRopeAppend, SameBits) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+    for (const int head_dim : {2, 20, 64, 128}) {
+      for (const bool with_bias : {false, true}) {
+        Cache expected_cache(format, head_dim);
+        Floats expected;
+        append(expected_cache, expected, with_bias, reference::rope_append);
+        in_every_order([&] {
+          Cache cache(format, head_dim);
+          Floats qkv;
+          append(cache, qkv, with_bias,
+                 [](const RopeAppendParams& params) { cuda::rope_append(params, nullptr); });
+          expect_same_bits(qkv, expected);
+          EXPECT_EQ(cache.bytes, expected_cache.bytes);
+        });
+      }
+    }
+  }
+}
+
+TEST(CudaRopeAppend, RefusesHeadsThatHaveNoPairs) {
+  RopeAppendParams params;
+  params.kv.head_dim = 5;
+  EXPECT_THROW(cuda::rope_append(params, nullptr), FatalError);
+}
+
+CompactKvParams compact_params(const Cache& cache, const Moves& moves) {
+  return {cache.pool, cache.table(), moves.data(), static_cast<std::int64_t>(moves.size())};
+}
+
+// Slots 15, 18 and 17 of one sequence move to 14, 15 and 16: the second overwrites what the first
+// has read. Then a sequence that moves within its last page.
+TEST(CudaCompactKv, MovesOneAfterTheOther) {
+  const Moves moves = {{0, 15, 14}, {0, 18, 15}, {0, 17, 16}, {1, 40, 40}, {1, 42, 41}};
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+    for (const int head_dim : {8, 64, 128}) {
+      Cache expected(format, head_dim);
+      const Bytes before = expected.bytes;
+      reference::compact_kv(compact_params(expected, moves));
+      EXPECT_NE(expected.bytes, before);
+      in_every_order([&] {
+        Cache cache(format, head_dim);
+        cuda::compact_kv(compact_params(cache, moves), nullptr);
+        EXPECT_EQ(cache.bytes, expected.bytes);
+      });
+    }
+  }
+}
+
+TEST(CudaCompactKv, ARankWithoutHeadsMovesNothing) {
+  Cache cache(KvFormat::kFp32, 8);
+  const Bytes before = cache.bytes;
+  const Moves moves = {{0, 15, 14}};
+  CompactKvParams params = compact_params(cache, moves);
+  params.kv.num_heads = 0;
+  cuda::compact_kv(params, nullptr);
+  EXPECT_EQ(cache.bytes, before);
+}
+
+TEST(CudaCompactKv, TrapsOnMovesThatOverwriteWhatIsStillToBeRead) {
+  for (const Moves& moves :
+       {Moves{{0, 3, 4}}, {{0, 5, -1}}, {{0, 8, 5}, {0, 9, 5}}, {{1, 8, 5}, {1, 9, 4}}}) {
+    Cache cache(KvFormat::kBf16, 8);
+    EXPECT_THROW(cuda::compact_kv(compact_params(cache, moves), nullptr), simt::Error);
+  }
+}
+
+}  // namespace
+}  // namespace paceline::kernels

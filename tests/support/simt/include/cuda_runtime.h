@@ -1,0 +1,230 @@
+#pragma once
+
+// Stands in for CUDA's header of this name, so that kernels build with g++ and run on the CPU: what
+// Paceline uses of the language's built-ins and of the runtime, and no more. Stricter than a GPU
+// where that finds mistakes: a barrier or warp call that not all threads reach, a shuffle that
+// reads a lane outside its mask, a thread that returns before a barrier are errors.
+//
+// Static shared memory is a static variable here: blocks run one after the other. It starts with
+// what the block before left, so that a kernel which forgets to write it fails when it is run in
+// several orders.
+
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+#include "tests/support/simt/device.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+
+using uint3 = paceline::simt::Index3;
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1)
+      : x(x_size), y(y_size), z(z_size) {}
+};
+
+extern uint3 threadIdx;
+extern uint3 blockIdx;
+extern dim3 blockDim;
+extern dim3 gridDim;
+inline constexpr int warpSize = paceline::simt::kWarpLanes;
+
+// ---- barriers and warps
+
+namespace paceline::simt {
+
+using Where = std::source_location;
+
+/// A lane that would read outside of its group of `width` lanes keeps its own value.
+template <typename T>
+T shuffle(const char* name, unsigned mask, T value, int source, bool inside, Where where) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(std::uint64_t));
+  Block& block = current_block();
+  WarpCall call{name, where, mask, 0, inside ? source : block.lane(), false};
+  std::memcpy(&call.value, &value, sizeof(T));
+  unsigned ballot = 0;
+  const std::uint64_t read = block.exchange(call, ballot);
+  std::memcpy(&value, &read, sizeof(T));
+  return value;
+}
+
+inline unsigned vote(const char* name, unsigned mask, bool yes, Where where) {
+  Block& block = current_block();
+  unsigned ballot = 0;
+  block.exchange({name, where, mask, 0, block.lane(), yes}, ballot);
+  return ballot;
+}
+
+}  // namespace paceline::simt
+
+inline void __syncthreads(paceline::simt::Where where = paceline::simt::Where::current()) {
+  paceline::simt::current_block().barrier("__syncthreads", false, where);
+}
+inline int __syncthreads_or(int yes,
+                            paceline::simt::Where where = paceline::simt::Where::current()) {
+  return paceline::simt::current_block().barrier("__syncthreads_or", yes != 0, where).count > 0;
+}
+inline int __syncthreads_and(int yes,
+                             paceline::simt::Where where = paceline::simt::Where::current()) {
+  const auto votes = paceline::simt::current_block().barrier("__syncthreads_and", yes != 0, where);
+  return votes.count == votes.threads;
+}
+inline int __syncthreads_count(int yes,
+                               paceline::simt::Where where = paceline::simt::Where::current()) {
+  return paceline::simt::current_block().barrier("__syncthreads_count", yes != 0, where).count;
+}
+inline void __syncwarp(unsigned mask = ~0u,
+                       paceline::simt::Where where = paceline::simt::Where::current()) {
+  paceline::simt::vote("__syncwarp", mask, false, where);
+}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source, int width = warpSize,
+              paceline::simt::Where where = paceline::simt::Where::current()) {
+  const int group = paceline::simt::current_block().lane() & -width;
+  return paceline::simt::shuffle("__shfl_sync", mask, value, group + (source & (width - 1)), true,
+                                 where);
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
+                 paceline::simt::Where where = paceline::simt::Where::current()) {
+  const int lane = paceline::simt::current_block().lane();
+  const int source = lane - static_cast<int>(delta);
+  return paceline::simt::shuffle("__shfl_up_sync", mask, value, source, source >= (lane & -width),
+                                 where);
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
+                   paceline::simt::Where where = paceline::simt::Where::current()) {
+  const int lane = paceline::simt::current_block().lane();
+  const int source = lane + static_cast<int>(delta);
+  return paceline::simt::shuffle("__shfl_down_sync", mask, value, source,
+                                 source < (lane & -width) + width, where);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = warpSize,
+                  paceline::simt::Where where = paceline::simt::Where::current()) {
+  const int lane = paceline::simt::current_block().lane();
+  const int source = lane ^ lane_mask;
+  return paceline::simt::shuffle("__shfl_xor_sync", mask, value, source,
+                                 source < (lane & -width) + width, where);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int yes,
+                              paceline::simt::Where where = paceline::simt::Where::current()) {
+  return paceline::simt::vote("__ballot_sync", mask, yes != 0, where);
+}
+inline int __any_sync(unsigned mask, int yes,
+                      paceline::simt::Where where = paceline::simt::Where::current()) {
+  return paceline::simt::vote("__any_sync", mask, yes != 0, where) != 0;
+}
+inline int __all_sync(unsigned mask, int yes,
+                      paceline::simt::Where where = paceline::simt::Where::current()) {
+  return paceline::simt::vote("__all_sync", mask, yes != 0, where) == mask;
+}
+
+// ---- atomics: each returns the old value
+
+template <typename T>
+concept SimtAtomic =
+    std::same_as<T, int> || std::same_as<T, unsigned> || std::same_as<T, unsigned long long>;
+
+namespace paceline::simt {
+
+/// Other threads may come in before, never between reading and writing.
+template <typename T, typename Change>
+T change_atomically(T* at, const Change& change) {
+  current_block().maybe_yield();
+  return std::exchange(*at, change(*at));
+}
+
+}  // namespace paceline::simt
+
+template <SimtAtomic T>
+T atomicAdd(T* at, std::type_identity_t<T> value) {
+  return paceline::simt::change_atomically(at, [&](T old) { return old + value; });
+}
+template <SimtAtomic T>
+T atomicMax(T* at, std::type_identity_t<T> value) {
+  return paceline::simt::change_atomically(at, [&](T old) { return old > value ? old : value; });
+}
+template <SimtAtomic T>
+T atomicMin(T* at, std::type_identity_t<T> value) {
+  return paceline::simt::change_atomically(at, [&](T old) { return old < value ? old : value; });
+}
+template <SimtAtomic T>
+T atomicExch(T* at, std::type_identity_t<T> value) {
+  return paceline::simt::change_atomically(at, [&](T) { return value; });
+}
+template <SimtAtomic T>
+T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+  return paceline::simt::change_atomically(at,
+                                           [&](T old) { return old == expected ? value : old; });
+}
+
+// ---- arithmetic
+
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+
+[[noreturn]] inline void __trap(paceline::simt::Where where = paceline::simt::Where::current()) {
+  paceline::simt::current_block().fail("__trap", where);
+}
+
+/// What `extern __shared__` names in CUDA.
+inline std::byte* simt_dynamic_shared() { return paceline::simt::current_block().dynamic_shared(); }
+
+// ---- the runtime
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+inline const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaSuccess             ? "cudaSuccess"
+         : error == cudaErrorInvalidValue ? "cudaErrorInvalidValue"
+                                          : "cudaErrorInvalidConfiguration";
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "invalid configuration argument";
+}
+
+/// Every stream does its work at once.
+using cudaStream_t = struct SimtStream*;
+struct cudaLaunchConfig_t {
+  dim3 gridDim;
+  dim3 blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+/// What every GPU from sm_80 on takes without being asked for more.
+inline bool simt_can_launch(const cudaLaunchConfig_t& config) {
+  const dim3& grid = config.gridDim;
+  const dim3& block = config.blockDim;
+  const bool some =
+      grid.x > 0 && grid.y > 0 && grid.z > 0 && block.x > 0 && block.y > 0 && block.z > 0;
+  return some && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535 &&
+         std::uint64_t{block.x} * block.y * block.z <= 1024 && config.dynamicSmemBytes <= 48 * 1024;
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  if (!simt_can_launch(*config)) return cudaErrorInvalidConfiguration;
+  const dim3& grid = config->gridDim;
+  const dim3& block = config->blockDim;
+  paceline::simt::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},
+                           config->dynamicSmemBytes,
+                           [&] { kernel(static_cast<Parameters>(arguments)...); });
+  return cudaSuccess;
+}
