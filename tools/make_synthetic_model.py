@@ -4,7 +4,7 @@ itself is not at hand, and a drafter for it.
 
     tools/make_synthetic_model.py --shape llama-3.2-1b --output models/synthetic-1b
     paceline bench --model models/synthetic-1b --drafter models/synthetic-1b/drafter \\
-        --draft 2x4 --draft-nodes 7 --simulate-acceptance 3.5 --sweep draft=off,2x4
+        --simulate-acceptance 3.5 --sweep draft=off,2x4
 
 Linears are 4-bit integers in groups of 32, the embedding 8-bit; scales are such that activations
 stay in the range of a trained model's. Its answers mean nothing. The drafter is a recurrent one of
