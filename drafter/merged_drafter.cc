@@ -57,8 +57,7 @@ void MergedDrafter::spare_searches(const std::vector<TokenTree>& known,
     double chance = 0;
     for (const TreeNode& node : known[i].nodes()) {
       if (node.parent != TreeNode::kRoot) continue;
-      chance = std::max(
-          chance, calibration_.chance(node, requests[i].sampling.temperature > 0));
+      chance = std::max(chance, calibration_.chance(node, requests[i].sampling.temperature > 0));
     }
     if (1 - chance < shape.least_chance) shape.width = 0;
   }

@@ -189,7 +189,8 @@ std::vector<std::pair<std::string, std::string>> recipe(const TrainOptions& opti
   const drafter::AdamWOptions& adamw = training.adamw;
   const bool bf16 = training.precision == drafter::GemmPrecision::kBf16;
   std::vector<std::pair<std::string, std::string>> rows{
-      {"--depth", fmt::format("{}, loss weights 0.9^i, shares {:.3g}^i", options.depth, options.depth_share)},
+      {"--depth",
+       fmt::format("{}, loss weights 0.9^i, shares {:.3g}^i", options.depth, options.depth_share)},
       {"--batch", fmt::format("{} positions", options.batch_positions)},
       {"--loss", options.loss},
       {"--learning-rate",

@@ -125,7 +125,7 @@ class VocabParallelLogits {
   ExchangeWorkspace& exchange_;
   std::shared_ptr<const kernels::PackedMatrix> weight_;
   std::int64_t vocab_size_ = 0;
-  std::vector<std::int64_t> per_row_;   // logits of each rank
+  std::vector<std::int64_t> per_row_;    // logits of each rank
   std::vector<std::int64_t> candidate_;  // floats of one candidate, for each rank
   std::vector<kernels::LargestLogit> found_;
 };

@@ -9,9 +9,9 @@
 namespace paceline::drafter {
 namespace {
 
-// Sixteen numbers at a time (GCC's vector extension). What works on a whole row is compiled once for
-// each instruction set below and chosen at start; the lanes, and with them each sum's order, are the
-// same on all.
+// Sixteen numbers at a time (GCC's vector extension). What works on a whole row is compiled once
+// for each instruction set below and chosen at start; the lanes, and with them each sum's order,
+// are the same on all.
 constexpr std::int64_t kLanes = 16;
 using Lanes [[gnu::vector_size(64)]] = float;
 using IntLanes [[gnu::vector_size(64)]] = std::int32_t;
@@ -82,28 +82,33 @@ PACELINE_INLINE Lanes silu_slope(Lanes x) {
 }
 
 PACELINE_CLONES void silu_row(std::span<const float> in, std::span<float> out) {
-  for_lanes(in, out, PACELINE_LANES(Lanes x, Lanes) { return x * sigmoid(x); });
+  for_lanes(
+      in, out, PACELINE_LANES(Lanes x, Lanes) { return x * sigmoid(x); });
 }
 
 PACELINE_CLONES void add_row(std::span<const float> in, std::span<float> out) {
-  for_lanes(in, out, PACELINE_LANES(Lanes x, Lanes y) { return y + x; });
+  for_lanes(
+      in, out, PACELINE_LANES(Lanes x, Lanes y) { return y + x; });
 }
 
 PACELINE_CLONES void scale_row(float factor, std::span<float> row) {
   const Lanes by = all(factor);
-  for_lanes(row, row, PACELINE_LANES(Lanes x, Lanes) { return x * by; });
+  for_lanes(
+      row, row, PACELINE_LANES(Lanes x, Lanes) { return x * by; });
 }
 
 /// d := d silu'(in)
 PACELINE_CLONES void silu_gradient_row(std::span<const float> in, std::span<float> d) {
-  for_lanes(in, d, PACELINE_LANES(Lanes x, Lanes y) { return y * silu_slope(x); });
+  for_lanes(
+      in, d, PACELINE_LANES(Lanes x, Lanes y) { return y * silu_slope(x); });
 }
 
 /// row := row to_q - p to_p
 PACELINE_CLONES void distillation_gradient_row(std::span<const float> p, float to_p, float to_q,
                                                std::span<float> row) {
   const Lanes by_p = all(to_p), by_q = all(to_q);
-  for_lanes(p, row, PACELINE_LANES(Lanes x, Lanes e) { return e * by_q - x * by_p; });
+  for_lanes(
+      p, row, PACELINE_LANES(Lanes x, Lanes e) { return e * by_q - x * by_p; });
 }
 
 constexpr std::int64_t kRowsOfATask = 8;
@@ -246,8 +251,7 @@ void scatter_add_rows(ConstMatrix in, std::span<const std::int32_t> index, Matri
         "{} rows of {} scattered from [{}, {}]", index.size(), out.cols, in.rows, in.cols);
   for_blocks(in.cols, kColumnsOfATask, pool, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = 0; r < in.rows; ++r) {
-      add_row(in.row(r).subspan(begin, end - begin),
-              out.row(index[r]).subspan(begin, end - begin));
+      add_row(in.row(r).subspan(begin, end - begin), out.row(index[r]).subspan(begin, end - begin));
     }
   });
 }

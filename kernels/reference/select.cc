@@ -76,7 +76,8 @@ void largest_logits(const LargestLogitsParams& params) {
     found = {};
     if (params.vocab == 0) continue;
     found.all_finite =
-        std::all_of(logits, logits + params.vocab, [](float x) { return std::isfinite(x); }) ? 1 : 0;
+        std::all_of(logits, logits + params.vocab, [](float x) { return std::isfinite(x); }) ? 1
+                                                                                             : 0;
     if (found.all_finite == 0) continue;
     found.id = largest(logits, params.vocab);
     found.logit = logits[found.id];

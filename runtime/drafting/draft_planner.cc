@@ -61,9 +61,8 @@ double DraftPlanner::least_chance(const Load& load, std::int32_t requests,
                                   std::int32_t width) const {
   if (width == 0 || costs_.draft.empty()) return 0;
   const Option& best = load.options[load.best];
-  const double seconds_a_token = best.tokens > 0
-                                     ? best.seconds / best.tokens
-                                     : costs_.step_seconds(requests) / requests;
+  const double seconds_a_token =
+      best.tokens > 0 ? best.seconds / best.tokens : costs_.step_seconds(requests) / requests;
   const double cost = costs_.draft_seconds(requests * width) / requests;
   return std::min(kHighestLeastChance, cost / (kUsualAcceptance * seconds_a_token));
 }

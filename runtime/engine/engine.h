@@ -122,7 +122,7 @@ class Engine {
   Scheduler scheduler_;
   kernels::KvPool cache_;
   PackedBatch batch_;
-  bool all_greedy_ = false;  // of the batch's choices
+  bool all_greedy_ = false;                 // of the batch's choices
   std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
   std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
   std::vector<kernels::KvMove> moves_;      // of accepted nodes

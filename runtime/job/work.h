@@ -29,9 +29,9 @@ struct WorkResult {
   std::vector<std::int32_t> token_ids;  // end-of-sequence included
   std::string text;                     // special tokens and the stop string left out
   EndReason end = EndReason::kNone;
-  std::int64_t steps = 0;  // forwards that gave at least one token
+  std::int64_t steps = 0;                 // forwards that gave at least one token
   std::vector<std::int64_t> accepted_at;  // by depth from 1: drafted tokens that were accepted
-  double ttft_ms = 0;      // from the replica's taking it to its first token
+  double ttft_ms = 0;                     // from the replica's taking it to its first token
 };
 
 void encode_work(const std::vector<WorkItem>& items, WireWriter& writer);

@@ -22,8 +22,8 @@ struct Answer {
       text;  ///< without the stop string; bytes that are no UTF-8 become U+FFFD when written
   FinishReason finish_reason = FinishReason::kStop;
   std::int64_t prompt_tokens = 0;
-  std::vector<std::int32_t> token_ids;  ///< all generated, the ending one included
-  std::int64_t steps = 0;               ///< forwards that gave it at least one token
+  std::vector<std::int32_t> token_ids;         ///< all generated, the ending one included
+  std::int64_t steps = 0;                      ///< forwards that gave it at least one token
   std::vector<std::int64_t> accepted_at = {};  ///< drafted tokens accepted, by depth from 1
   std::uint64_t seed = 0;
   double ttft_ms = 0.0;  ///< from admission to the first token, in milliseconds

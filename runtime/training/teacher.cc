@@ -40,9 +40,8 @@ std::string identity_of(const SplitConversations& conversations, const TeacherOp
       "{} conversations, {} held out, batch {}, groups of {}, windows of {}, seed {}, depth {} "
       "by {}, {} replicas of {}, sha256 {}",
       conversations.training.size(), conversations.held_out.size(), order.batch_positions,
-      order.group_positions, order.window, order.seed, options.depth,
-      options.depth_share, order.replicas,
-      order.ranks_per_replica, hash.finish_hex());
+      order.group_positions, order.window, order.seed, options.depth, options.depth_share,
+      order.replicas, order.ranks_per_replica, hash.finish_hex());
 }
 
 }  // namespace
