@@ -156,7 +156,7 @@ void VocabParallelLogits::forward(const float* in, float* out, std::int64_t rows
   const bool direct = exchange_.size() == 1 || rows <= 1;
   const ExchangeWorkspace::Blocks blocks =
       direct ? exchange_.prepare_in(out, per_row_, rows) : exchange_.prepare(per_row_, rows);
-  exchange_.backend().linear({.weight = weight_.get(), .in = in, .out = blocks.mine, .rows = rows});
+  forward_part(in, blocks.mine, rows);
   exchange_.gather();
   if (!direct) interleave(blocks.all, out, rows);
 }

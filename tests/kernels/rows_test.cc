@@ -6,6 +6,7 @@
 #include "kernels/core/exact_math.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/reference/ops.h"
+#include "tests/kernels/activate_terms.h"
 #include "tests/kernels/every_cpu.h"
 
 namespace paceline::kernels {
@@ -215,23 +216,14 @@ TEST(Activate, AWorkedExample) {
 TEST(Activate, SameBitsEverywhereAndInPlace) {
   constexpr std::int64_t kRows = 7;
   for (const std::int64_t width : {1, 16, 23, 1536}) {
-    const Floats in = awkward_floats(kRows * width, false, 7);
-    const Floats addend = awkward_floats(kRows * width, false, 8);
-    const Floats bias = awkward_floats(width, false, 9);
-    const Floats residual = awkward_floats(kRows * width, false, 10);
-    for (int terms = 0; terms < 16; ++terms) {
-      ActivateParams params{.in = in.data(),
-                            .addend = (terms & 1) != 0 ? addend.data() : nullptr,
-                            .bias = (terms & 2) != 0 ? bias.data() : nullptr,
-                            .residual = (terms & 4) != 0 ? residual.data() : nullptr,
-                            .activation = (terms & 8) != 0 ? Activation::kSilu : Activation::kNone,
-                            .rows = kRows,
-                            .width = width};
+    const ActivateTerms given(kRows, width);
+    for (int terms = 0; terms < ActivateTerms::kChoices; ++terms) {
+      ActivateParams params = given.params(terms);
       Floats expected(kRows * width);
       params.out = expected.data();
       reference::activate(params);
       on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
-        Floats out = in;
+        Floats out = given.in;
         params.in = out.data();
         params.out = out.data();
         cpu::activate(params, ops, pool);

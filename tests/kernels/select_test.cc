@@ -8,6 +8,7 @@
 #include "kernels/cpu/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
+#include "tests/kernels/select_params.h"
 
 namespace paceline::kernels {
 namespace {
@@ -17,16 +18,6 @@ using Tokens = std::vector<std::int32_t>;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-SelectTokensParams select_params(const Floats& logits, const std::vector<SamplingRow>& rows,
-                                 Tokens& tokens) {
-  tokens.assign(rows.size(), -2);
-  return {.logits = logits.data(),
-          .sampling = rows.data(),
-          .tokens = tokens.data(),
-          .rows = static_cast<std::int64_t>(rows.size()),
-          .vocab = static_cast<std::int64_t>(logits.size() / rows.size())};
-}
 
 Tokens reference_tokens(const Floats& logits, const std::vector<SamplingRow>& rows) {
   Tokens tokens;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
+#include "tests/kernels/select_params.h"
 #include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
@@ -22,24 +23,14 @@ using simt::in_every_order;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-SelectTokensParams params_of(const Floats& logits, const std::vector<SamplingRow>& rows,
-                             Tokens& tokens) {
-  tokens.assign(rows.size(), -2);
-  return {.logits = logits.data(),
-          .sampling = rows.data(),
-          .tokens = tokens.data(),
-          .rows = static_cast<std::int64_t>(rows.size()),
-          .vocab = static_cast<std::int64_t>(logits.size() / rows.size())};
-}
-
 /// The reference's tokens, after a check that the kernel finds them in every order, and the first
 /// one alone.
 Tokens select(const Floats& logits, const std::vector<SamplingRow>& rows) {
   Tokens expected;
-  reference::select_tokens(params_of(logits, rows, expected));
+  reference::select_tokens(select_params(logits, rows, expected));
   in_every_order([&] {
     Tokens tokens;
-    SelectTokensParams params = params_of(logits, rows, tokens);
+    SelectTokensParams params = select_params(logits, rows, tokens);
     cuda::select_tokens(params, nullptr);
     EXPECT_EQ(tokens, expected);
     params.rows = 1;
