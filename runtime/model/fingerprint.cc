@@ -42,6 +42,7 @@ std::string model_fingerprint(const std::filesystem::path& directory, const Chec
   for (const SafetensorsFile& file : checkpoint.files()) {
     hash.update(fmt::format("{} {} {}\n", file.path().filename().string(), file.bytes().size(),
                             weights_digest(file, whole_hash_bytes)));
+    file.release_memory();  // weights are loaded later: what was read must not stand beside them
   }
   return hash.finish_hex();
 }
