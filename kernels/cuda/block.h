@@ -50,13 +50,12 @@ __device__ inline std::uint64_t sum_before(std::uint64_t value) {
   return before;
 }
 
-/// sum_lanes of kernels/core/lanes.h, lane i held by the block's thread i; called by threads
-/// 0 ... 15 only, the sum is thread 0's.
+/// sum_lanes of kernels/core/lanes.h, the lanes held by a half of a warp, whose threads all call;
+/// the sum is the half's first thread's. Without `half_warp`: those are threads 0 ... 15.
 template <typename T>
-__device__ T sum_lanes_of_threads(T lane) {
-  constexpr unsigned kLaneThreads = (1u << kLanes) - 1;
+__device__ T sum_lanes_of_threads(T lane, unsigned half_warp = (1u << kLanes) - 1) {
   for (int half = kLanes / 2; half > 0; half /= 2) {
-    lane += __shfl_down_sync(kLaneThreads, lane, static_cast<unsigned>(half), kLanes);
+    lane += __shfl_down_sync(half_warp, lane, static_cast<unsigned>(half), kLanes);
   }
   return lane;
 }

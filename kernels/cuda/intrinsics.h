@@ -5,6 +5,13 @@
 // What a kernel can say to nvcc only, each with what it means elsewhere: the one place where the
 // sources of the two builds differ.
 
+// Before a loop of few, constant rounds whose arrays are to stay in registers.
+#if defined(__CUDACC__)
+#define PACELINE_UNROLL _Pragma("unroll")
+#else
+#define PACELINE_UNROLL
+#endif
+
 namespace paceline::kernels::cuda {
 
 /// The block's shared memory of LaunchShape::shared_bytes, 16-byte aligned, not initialized.

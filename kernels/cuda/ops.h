@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #include "kernels/params.h"
 
 /// Ops of kernels/api.h as CUDA kernels, each put on a stream and not waited for. The results are
@@ -15,6 +17,10 @@ void sum_partials(const SumPartialsParams& params, cudaStream_t stream);
 void rms_norm(const RmsNormParams& params, cudaStream_t stream);
 void rope_table(const RopeTableParams& params, cudaStream_t stream);
 void rope_append(const RopeAppendParams& params, cudaStream_t stream);
+/// Floats of workspace with which a row's segments run at the same time; 0: there is no need.
+std::int64_t attention_workspace(const AttentionParams& params);
+/// `workspace` [attention_workspace(params)], or null: fewer blocks, the same result.
+void attention(const AttentionParams& params, float* workspace, cudaStream_t stream);
 void silu_mul(const SiluMulParams& params, cudaStream_t stream);
 void gather_rows(const GatherRowsParams& params, cudaStream_t stream);
 void join_rows(const JoinRowsParams& params, cudaStream_t stream);

@@ -2,126 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <random>
 
-#include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/reference/ops.h"
+#include "tests/kernels/attention_step.h"
 #include "tests/kernels/every_cpu.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Floats = std::vector<float>;
-
-struct Shape {
-  int num_heads = 3;
-  int kv_heads = 1;
-  int head_dim = 64;
-  int page_size = 16;
-  KvFormat format = KvFormat::kBf16;
-};
-
-/// A cache with its pages dealt out in a scrambled order, and a packed step.
-struct Step {
-  Step(const Shape& of, int sequences, int positions) : shape(of) {
-    const int pages_each = (positions + shape.page_size - 1) / shape.page_size;
-    pages.resize(sequences * pages_each);
-    std::iota(pages.begin(), pages.end(), 0);
-    std::shuffle(pages.begin(), pages.end(), std::mt19937(7));
-    kv = {.format = shape.format,
-          .num_layers = 2,
-          .num_heads = shape.kv_heads,
-          .page_size = shape.page_size,
-          .head_dim = shape.head_dim,
-          .num_pages = static_cast<std::int32_t>(pages.size())};
-    const std::size_t elements = pages.size() * 2 * 2 * shape.kv_heads * shape.page_size *
-                                 static_cast<std::size_t>(shape.head_dim);
-    // What nobody wrote is NaN: it may be read, but must not be used.
-    cache.assign(elements, std::numeric_limits<float>::quiet_NaN());
-    halves.assign(elements, 0x7fff);
-    kv.data = shape.format == KvFormat::kFp32 ? reinterpret_cast<std::byte*>(cache.data())
-                                              : reinterpret_cast<std::byte*>(halves.data());
-    table = {pages.data(), pages_each};
-    for (int h = 0; h < shape.num_heads; ++h) {
-      kv_head.push_back(h * shape.kv_heads / shape.num_heads);
-    }
-  }
-
-  int width() const { return (shape.num_heads + 2 * shape.kv_heads) * shape.head_dim; }
-
-  /// Appends the keys and values of positions [begin, end) of a sequence, and leaves q behind.
-  void append(const std::vector<RowPlace>& rows, std::uint32_t seed) {
-    rows_at = rows;
-    qkv = random_floats(rows.size() * width(), 1.0f, seed);
-    cos.assign(rows.size() * shape.head_dim / 2, 1.0f);
-    sin.assign(rows.size() * shape.head_dim / 2, 0.0f);
-    reference::rope_append(append_params(qkv.data()));
-  }
-
-  /// Leaves only rows [begin, end) of the step.
-  void keep(int begin, int end) {
-    rows_at = {rows_at.begin() + begin, rows_at.begin() + end};
-    qkv = {qkv.begin() + begin * width(), qkv.begin() + end * width()};
-  }
-
-  RopeAppendParams append_params(float* in) {
-    return {.qkv = in,
-            .cos = cos.data(),
-            .sin = sin.data(),
-            .kv = kv,
-            .layer = 1,
-            .num_heads = shape.num_heads,
-            .rows_at = rows_at.data(),
-            .page_table = table,
-            .rows = static_cast<std::int64_t>(rows_at.size())};
-  }
-
-  AttentionParams attention_params(Floats& out) {
-    out.assign(rows_at.size() * shape.num_heads * shape.head_dim, 0.0f);
-    return {.qkv = qkv.data(),
-            .qkv_stride = width(),
-            .kv = kv,
-            .layer = 1,
-            .num_heads = shape.num_heads,
-            .kv_head = kv_head.data(),
-            .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim)),
-            .rows_at = rows_at.data(),
-            .ancestors = ancestors.data(),
-            .page_table = table,
-            .out = out.data(),
-            .rows = static_cast<std::int64_t>(rows_at.size())};
-  }
-
-  double element(KvPart part, const RowPlace& row, int position, int head, int d) const {
-    const auto at = kv_offset(kv, table, row.sequence,
-                              slot_of_position(row, ancestors.data(), position), 1, part, head) +
-                    d;
-    return shape.format == KvFormat::kFp32 ? cache[at] : bf16_to_fp32(halves[at]);
-  }
-
-  Shape shape;
-  std::vector<std::int32_t> pages;
-  Floats cache;
-  std::vector<std::uint16_t> halves;
-  KvPool kv;
-  PageTable table;
-  std::vector<std::int32_t> kv_head;
-  std::vector<std::int32_t> ancestors;
-  std::vector<RowPlace> rows_at;
-  Floats qkv, cos, sin;
-};
-
-RowPlace plain(int sequence, int position) {
-  return {.sequence = sequence, .position = position, .slot = position, .base = position + 1};
-}
-
-std::vector<RowPlace> prompt(int sequence, int begin, int end) {
-  std::vector<RowPlace> rows;
-  for (int t = begin; t < end; ++t) rows.push_back(plain(sequence, t));
-  return rows;
-}
+using Shape = AttentionShape;
+using Step = AttentionStep;
 
 Floats reference_attention(Step& step) {
   Floats out;
@@ -139,7 +33,7 @@ void expect_equal_everywhere(Step& step, const Floats& expected) {
 
 TEST(Attention, IsSoftmaxOfScaledDotProducts) {
   Step step({.num_heads = 4, .kv_heads = 2, .head_dim = 20}, 1, 600);
-  step.append(prompt(0, 0, 530), 1);
+  step.append(prompt_rows(0, 0, 530), 1);
   const Floats out = reference_attention(step);
   const int dim = step.shape.head_dim;
   for (const int row : {0, 1, 15, 16, 255, 256, 529}) {
@@ -171,8 +65,8 @@ TEST(Attention, SameBitsEverywhere) {
   for (const KvFormat format : {KvFormat::kBf16, KvFormat::kFp32}) {
     for (const int head_dim : {2, 8, 16, 20, 64, 80, 128, 256}) {
       Step step({.num_heads = 6, .kv_heads = 2, .head_dim = head_dim, .format = format}, 2, 300);
-      std::vector<RowPlace> rows = prompt(1, 0, 290);
-      const std::vector<RowPlace> other = prompt(0, 0, 37);
+      std::vector<RowPlace> rows = prompt_rows(1, 0, 290);
+      const std::vector<RowPlace> other = prompt_rows(0, 0, 37);
       rows.insert(rows.end(), other.begin(), other.end());
       step.append(rows, 2);
       step.keep(245, static_cast<int>(rows.size()));
@@ -187,7 +81,7 @@ TEST(Attention, SameBitsForManyHeadsAndMultiQuery) {
                              Shape{.num_heads = 5, .kv_heads = 5, .head_dim = 64},
                              Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64}}) {
     Step step(shape, 1, 48);
-    step.append(prompt(0, 0, 41), 3);
+    step.append(prompt_rows(0, 0, 41), 3);
     // Query heads need not be dealt in order.
     std::ranges::reverse(step.kv_head);
     expect_equal_everywhere(step, reference_attention(step));
@@ -198,12 +92,12 @@ TEST(Attention, SameBitsForManyHeadsAndMultiQuery) {
 TEST(Attention, ARowDoesNotDependOnItsCompany) {
   constexpr int kLength = 600;  // three segments
   Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, kLength);
-  step.append(prompt(0, 0, kLength), 4);
+  step.append(prompt_rows(0, 0, kLength), 4);
   const Floats together = reference_attention(step);
   const Floats all_qkv = step.qkv;
   const int out_width = step.shape.num_heads * step.shape.head_dim;
   for (const auto& [begin, end] : {std::pair{0, 1}, {255, 258}, {500, 533}, {599, 600}}) {
-    step.rows_at = prompt(0, begin, end);
+    step.rows_at = prompt_rows(0, begin, end);
     step.qkv.assign(all_qkv.begin() + begin * step.width(), all_qkv.begin() + end * step.width());
     expect_equal_everywhere(
         step, Floats(together.begin() + begin * out_width, together.begin() + end * out_width));
@@ -218,7 +112,7 @@ TEST(Attention, ARowDoesNotDependOnItsCompany) {
 TEST(Attention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
   for (const int length : {20, 30, 254, 255}) {  // also across a block's and a segment's end
     Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, length + 16);
-    step.append(prompt(0, 0, length), 5);
+    step.append(prompt_rows(0, 0, length), 5);
     const auto node = [&](int slot, int depth, int first_ancestor) {
       return RowPlace{.sequence = 0,
                       .position = length + depth,
@@ -240,7 +134,7 @@ TEST(Attention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
       step.rows_at.clear();
       step.qkv.clear();
       for (std::size_t depth = 0; depth < path.size(); ++depth) {
-        step.rows_at.push_back(plain(0, length + static_cast<int>(depth)));
+        step.rows_at.push_back(plain_row(0, length + static_cast<int>(depth)));
         const auto from = tree_qkv.begin() + path[depth] * step.width();
         step.qkv.insert(step.qkv.end(), from, from + step.width());
       }
@@ -270,11 +164,11 @@ TEST(Attention, TreesOfManyRowsSeeTheirAncestors) {
     constexpr int kSequences = 3, kNodes = 20;
     const int lengths[kSequences] = {1, 250, 47};
     Step step(shape, kSequences, 250 + kNodes);
-    for (int s = 0; s < kSequences; ++s) step.append(prompt(s, 0, lengths[s] - 1), 20 + s);
+    for (int s = 0; s < kSequences; ++s) step.append(prompt_rows(s, 0, lengths[s] - 1), 20 + s);
     std::vector<RowPlace> rows;
     for (int s = 0; s < kSequences; ++s) {
       const int length = lengths[s];
-      rows.push_back(plain(s, length - 1));
+      rows.push_back(plain_row(s, length - 1));
       std::vector<std::vector<int>> paths;  // slots from depth 0 to the node's own
       for (int node = 0; node < kNodes; ++node) {
         const int parent = static_cast<int>(random() % static_cast<unsigned>(node + 1)) - 1;
@@ -296,7 +190,7 @@ TEST(Attention, TreesOfManyRowsSeeTheirAncestors) {
 
 TEST(Attention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
   Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, 48);
-  step.append(prompt(0, 0, 40), 7);
+  step.append(prompt_rows(0, 0, 40), 7);
   const RowPlace& row = step.rows_at[0];
   for (const auto& [position, value] : {std::pair{5, 0x7f80}, {21, 0xff80}, {33, 0x7fc0}}) {
     step.halves[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
@@ -312,7 +206,7 @@ TEST(Attention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
 
 TEST(Attention, NoRowsAndNoHeads) {
   Step step({.num_heads = 0, .kv_heads = 1, .head_dim = 16}, 1, 16);
-  step.append(prompt(0, 0, 3), 8);
+  step.append(prompt_rows(0, 0, 3), 8);
   expect_equal_everywhere(step, {});
   step.rows_at.clear();
   expect_equal_everywhere(step, {});
