@@ -36,17 +36,20 @@ if(PACELINE_HAS_CUDA)
   set(CMAKE_CUDA_EXTENSIONS OFF)
 endif()
 
-# The folder's cuda/*.cu and cuda/*.cc as an object library; nothing where there is no nvcc.
+# The folder's cuda/*.cu and cuda/*.cc as a library; where there is no nvcc, of cuda/not_built/*.cc.
 # nvcc does not know the options of paceline_options.
 function(paceline_cuda_library name)
   if(NOT PACELINE_HAS_CUDA)
+    file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/not_built/*.cc)
+    add_library(${name} STATIC ${sources})
+    target_link_libraries(${name} PUBLIC paceline_options ${ARGN})
     return()
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu
                                       ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cc)
-  add_library(${name} OBJECT ${sources})
+  add_library(${name} STATIC ${sources})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_link_libraries(${name} PRIVATE ${ARGN} CUDA::cudart)
+  target_link_libraries(${name} PRIVATE fmt::fmt CUDA::cudart_static INTERFACE ${ARGN})
   # The contract, as there: a * b + c is one rounding only where the source says fma.
   set(nvcc_options --expt-relaxed-constexpr -fmad=false
                    -Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wshadow)

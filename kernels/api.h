@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,6 +41,11 @@ class Backend {
   /// For people: instruction set, threads.
   virtual std::string description() const = 0;
 
+  /// Bytes that the device could still give to this process and others; none if that is the host's
+  /// memory.
+  virtual std::optional<std::uint64_t> free_memory() const { return std::nullopt; }
+  /// Whether the host reads and writes what `allocate` gives as it does its own memory.
+  virtual bool shares_host_memory() const = 0;
   virtual Buffer allocate(std::size_t bytes) = 0;
   virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* device, std::size_t bytes) = 0;
@@ -60,6 +66,7 @@ class Backend {
   virtual void silu_mul(const SiluMulParams& params) = 0;
   virtual void gather_rows(const GatherRowsParams& params) = 0;
   virtual void join_rows(const JoinRowsParams& params) = 0;
+  virtual void place_columns(const PlaceColumnsParams& params) = 0;
   virtual void activate(const ActivateParams& params) = 0;
   virtual void top_log_probs(const TopLogProbsParams& params) = 0;
   virtual void compact_kv(const CompactKvParams& params) = 0;

@@ -200,6 +200,16 @@ struct JoinRowsParams {
   std::int64_t right_width = 0;
 };
 
+/// out[r, first + c] = in[r, c]: a block of columns of a wider matrix.
+struct PlaceColumnsParams {
+  const float* in = nullptr;  // [rows, width]
+  float* out = nullptr;       // [rows, out_width]
+  std::int64_t first = 0;     // first + width <= out_width
+  std::int64_t out_width = 0;
+  std::int64_t rows = 0;
+  std::int64_t width = 0;
+};
+
 enum class Activation { kNone, kSilu };
 
 /// y = in + addend + bias, added in this order, what is null left out;

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/error.h"
+#include "kernels/cuda/backend.h"
 #include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
@@ -69,6 +70,14 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
   placed.placement = parallel::place(parallel::find_cores(world.node_cpus()), world.local_rank(),
                                      world.local_size(), options.threads, parallel::cpu_quota());
   world.set_crowded(placed.placement.oversubscribed);
+  if (options.device != "cpu") {
+    const kernels::CudaDevices gpus = kernels::find_cuda_devices();
+    if (gpus.count > 0) {
+      placed.backend = kernels::make_cuda_backend({.device = world.local_rank() % gpus.count});
+      return placed;
+    }
+    if (options.device == "cuda") throw ConfigError("--device cuda: {}", gpus.why_none);
+  }
   placed.backend = kernels::make_cpu_backend(
       {.threads = placed.placement.threads, .isa = options.isa, .cpus = placed.placement.cpus});
   return placed;
@@ -139,7 +148,8 @@ std::int32_t Deployment::kv_pages(std::uint64_t memory, int sequences) {
   } else {
     const std::uint64_t full_length = static_cast<std::uint64_t>(
         (config_.max_positions + runtime::kPageSize - 1) / runtime::kPageSize);
-    const std::uint64_t share = free_memory() / 2 / static_cast<std::uint64_t>(world_.local_size());
+    const std::uint64_t free = backend_->free_memory().value_or(free_memory());
+    const std::uint64_t share = free / 2 / static_cast<std::uint64_t>(world_.local_size());
     pages = std::min(full_length * static_cast<std::uint64_t>(sequences), share / page);
   }
   pages = std::min<std::uint64_t>(pages, std::numeric_limits<std::int32_t>::max() / 2);

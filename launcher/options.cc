@@ -70,6 +70,13 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->capture_default_str()
       ->group("Cluster");
   command
+      .add_option("--device", options.device,
+                  "cpu; cuda: a GPU for each rank of a node, shared if there are fewer; auto: cuda "
+                  "where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str()
+      ->group("Cluster");
+  command
       .add_option("--threads", options.threads,
                   "Threads per rank; 0: the node's cores shared among its ranks")
       ->check(CLI::Range(0, 1024))

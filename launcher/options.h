@@ -15,9 +15,10 @@ struct ModelOptions {
   bool operator==(const ModelOptions&) const = default;
 };
 
-/// Which ranks, cores and instructions compute it.
+/// Which ranks, devices, cores and instructions compute it.
 struct ClusterOptions {
   int tp = 0;
+  std::string device = "auto";
   int threads = 0;
   std::string isa;
   std::string exchange = "auto";

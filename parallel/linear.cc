@@ -63,13 +63,24 @@ ExchangeWorkspace::Blocks ExchangeWorkspace::prepare_in(float* all,
   return blocks;
 }
 
-// The one place where device memory is handed to a communicator: those of today read and write
-// memory of the host, which is what the CPU backends' memory is.
+// The one place where what is on the device is handed to a communicator: those of today read and
+// write memory of the host, by way of which other memory goes.
 void ExchangeWorkspace::gather() {
   if (size() == 1) return;
-  backend_.synchronize();
   const std::size_t begin = std::reduce(bytes_.begin(), bytes_.begin() + rank());
-  communicator_.all_gather(all_.subspan(begin, bytes_[rank()]), all_, bytes_);
+  const std::size_t mine = bytes_[rank()];
+  if (backend_.shares_host_memory()) {
+    backend_.synchronize();
+    communicator_.all_gather(all_.subspan(begin, mine), all_, bytes_);
+    return;
+  }
+  staged_.resize(std::max(staged_.size(), all_.size()));
+  const std::span staged = std::span(staged_).first(all_.size());
+  backend_.download(staged.data() + begin, all_.data() + begin, mine);
+  communicator_.all_gather(staged.subspan(begin, mine), staged, bytes_);
+  const std::size_t end = begin + mine;
+  backend_.upload(all_.data(), staged.data(), begin);
+  backend_.upload(all_.data() + end, staged.data() + end, staged.size() - end);
 }
 
 ColumnParallelLinear::ColumnParallelLinear(kernels::Backend& backend,
@@ -158,7 +169,20 @@ void VocabParallelLogits::forward(const float* in, float* out, std::int64_t rows
       direct ? exchange_.prepare_in(out, per_row_, rows) : exchange_.prepare(per_row_, rows);
   forward_part(in, blocks.mine, rows);
   exchange_.gather();
-  if (!direct) interleave(blocks.all, out, rows);
+  if (direct) return;
+  // Ranks with 2 and 1 logits, 2 rows: a0 a1 b0 b1 | a2 b2 -> a0 a1 a2, b0 b1 b2.
+  const float* block = blocks.all;
+  std::int64_t first = 0;
+  for (const std::int64_t width : per_row_) {
+    exchange_.backend().place_columns({.in = block,
+                                       .out = out,
+                                       .first = first,
+                                       .out_width = vocab_size_,
+                                       .rows = rows,
+                                       .width = width});
+    block += width * rows;
+    first += width;
+  }
 }
 
 void VocabParallelLogits::forward_part(const float* in, float* out, std::int64_t rows) {
@@ -194,18 +218,6 @@ void VocabParallelLogits::largest(const float* part, std::int32_t* tokens, std::
       first_token += per_row_[r];
     }
     tokens[row] = token;
-  }
-}
-
-// Example: ranks with 2 and 1 logits, 2 rows: a0 a1 b0 b1 | a2 b2 -> a0 a1 a2, b0 b1 b2.
-void VocabParallelLogits::interleave(const float* blocks, float* out, std::int64_t rows) const {
-  std::int64_t begin = 0;
-  for (const std::int64_t width : per_row_) {
-    for (std::int64_t row = 0; row < rows; ++row) {
-      std::copy_n(blocks, width, out + row * vocab_size_ + begin);
-      blocks += width;
-    }
-    begin += width;
   }
 }
 

@@ -48,6 +48,7 @@ class ExchangeWorkspace {
   kernels::Buffer buffer_;
   std::vector<std::size_t> bytes_;  // of each rank's block
   std::span<std::byte> all_;
+  std::vector<std::byte> staged_;  // where the device's memory is not the host's
 };
 
 /// out = in * W^T where this rank keeps some rows of W, that is some columns of out: nothing to
@@ -121,7 +122,6 @@ class VocabParallelLogits {
   void largest(const float* part, std::int32_t* tokens, std::int64_t rows);
 
  private:
-  void interleave(const float* blocks, float* out, std::int64_t rows) const;
   ExchangeWorkspace& exchange_;
   std::shared_ptr<const kernels::PackedMatrix> weight_;
   std::int64_t vocab_size_ = 0;

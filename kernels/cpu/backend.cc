@@ -26,6 +26,7 @@ class CpuBackend final : public Backend {
                        pool_.threads() == 1 ? "" : "s");
   }
 
+  bool shares_host_memory() const override { return true; }
   Buffer allocate(std::size_t bytes) override { return allocate_host(bytes); }
   void upload(void* device, const void* host, std::size_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
@@ -59,6 +60,9 @@ class CpuBackend final : public Backend {
     cpu::gather_rows(params, row_ops_, pool_);
   }
   void join_rows(const JoinRowsParams& params) override { cpu::join_rows(params, row_ops_, pool_); }
+  void place_columns(const PlaceColumnsParams& params) override {
+    cpu::place_columns(params, row_ops_, pool_);
+  }
   void activate(const ActivateParams& params) override { cpu::activate(params, row_ops_, pool_); }
   void top_log_probs(const TopLogProbsParams& params) override {
     cpu::top_log_probs(params, row_ops_, pool_);

@@ -17,6 +17,7 @@ void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& poo
 void silu_mul(const SiluMulParams& params, const RowOps& ops, ThreadPool& pool);
 void gather_rows(const GatherRowsParams& params, const RowOps& ops, ThreadPool& pool);
 void join_rows(const JoinRowsParams& params, const RowOps& ops, ThreadPool& pool);
+void place_columns(const PlaceColumnsParams& params, const RowOps& ops, ThreadPool& pool);
 void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool);
 void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);

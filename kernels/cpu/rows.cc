@@ -79,6 +79,15 @@ void join_rows(const JoinRowsParams& params, const RowOps&, ThreadPool& pool) {
   });
 }
 
+void place_columns(const PlaceColumnsParams& params, const RowOps&, ThreadPool& pool) {
+  split(pool, params.rows, rows_of(kCheapElements * 4, params.width), 1, [&](IndexRange rows) {
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      std::copy_n(params.in + row * params.width, params.width,
+                  params.out + row * params.out_width + params.first);
+    }
+  });
+}
+
 void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool) {
   split(pool, params.rows, rows_of(kDearElements, params.width), 1,
         [&](IndexRange rows) { ops.activate(params, rows); });

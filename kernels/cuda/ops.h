@@ -24,6 +24,7 @@ void attention(const AttentionParams& params, float* workspace, cudaStream_t str
 void silu_mul(const SiluMulParams& params, cudaStream_t stream);
 void gather_rows(const GatherRowsParams& params, cudaStream_t stream);
 void join_rows(const JoinRowsParams& params, cudaStream_t stream);
+void place_columns(const PlaceColumnsParams& params, cudaStream_t stream);
 void activate(const ActivateParams& params, cudaStream_t stream);
 void top_log_probs(const TopLogProbsParams& params, cudaStream_t stream);
 void compact_kv(const CompactKvParams& params, cudaStream_t stream);

@@ -95,6 +95,13 @@ __global__ void join_rows_kernel(const JoinRowsParams params) {
   }
 }
 
+__global__ void place_columns_kernel(const PlaceColumnsParams params) {
+  for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
+    params.out[i / params.width * params.out_width + params.first + i % params.width] =
+        params.in[i];
+  }
+}
+
 __global__ void activate_kernel(const ActivateParams params) {
   for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
     float y = params.in[i];
@@ -203,6 +210,11 @@ void gather_rows(const GatherRowsParams& params, cudaStream_t stream) {
 void join_rows(const JoinRowsParams& params, cudaStream_t stream) {
   launch("join_rows", shape_of_elements(params.rows * (params.left_width + params.right_width)),
          stream, join_rows_kernel, params);
+}
+
+void place_columns(const PlaceColumnsParams& params, cudaStream_t stream) {
+  launch("place_columns", shape_of_elements(params.rows * params.width), stream,
+         place_columns_kernel, params);
 }
 
 void activate(const ActivateParams& params, cudaStream_t stream) {

@@ -17,6 +17,7 @@ class ReferenceBackend final : public Backend {
   std::string_view numerics() const override { return "cpu"; }
   std::string description() const override { return "reference, 1 thread"; }
 
+  bool shares_host_memory() const override { return true; }
   Buffer allocate(std::size_t bytes) override { return allocate_host(bytes); }
   void upload(void* device, const void* host, std::size_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
@@ -43,6 +44,9 @@ class ReferenceBackend final : public Backend {
   void silu_mul(const SiluMulParams& params) override { run(reference::silu_mul, params); }
   void gather_rows(const GatherRowsParams& params) override { run(reference::gather_rows, params); }
   void join_rows(const JoinRowsParams& params) override { run(reference::join_rows, params); }
+  void place_columns(const PlaceColumnsParams& params) override {
+    run(reference::place_columns, params);
+  }
   void activate(const ActivateParams& params) override { run(reference::activate, params); }
   void top_log_probs(const TopLogProbsParams& params) override {
     run(reference::top_log_probs, params);

@@ -14,6 +14,7 @@ void attention(const AttentionParams& params);
 void silu_mul(const SiluMulParams& params);
 void gather_rows(const GatherRowsParams& params);
 void join_rows(const JoinRowsParams& params);
+void place_columns(const PlaceColumnsParams& params);
 void activate(const ActivateParams& params);
 void top_log_probs(const TopLogProbsParams& params);
 void compact_kv(const CompactKvParams& params);

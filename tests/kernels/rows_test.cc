@@ -192,6 +192,22 @@ TEST(JoinRows, PutsAChosenRowBeforeEachRow) {
   });
 }
 
+// Two ranks' logits, the second's behind the first's; what stands elsewhere is left alone.
+TEST(PlaceColumns, PutsABlockIntoAWiderMatrix) {
+  const Floats in = {1, 2, 3, 4};
+  const Floats expected = {0, 1, 2, 0, 3, 4};
+  Floats out(6);
+  const PlaceColumnsParams params{
+      .in = in.data(), .out = out.data(), .first = 1, .out_width = 3, .rows = 2, .width = 2};
+  reference::place_columns(params);
+  EXPECT_EQ(out, expected);
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    cpu::place_columns(params, ops, pool);
+    EXPECT_EQ(out, expected);
+  });
+}
+
 // x + silu(y + b), the residual block of a ReDrafter head.
 TEST(Activate, AWorkedExample) {
   const Floats y = {0.5, -3, 2, 0}, bias = {0.5, 1}, x = {10, 20, 30, 40};

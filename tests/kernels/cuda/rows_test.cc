@@ -172,6 +172,19 @@ TEST(CudaJoinRows, PutsAChosenRowBeforeEachRow) {
   });
 }
 
+// Two ranks' logits, the second's behind the first's; what stands elsewhere is left alone.
+TEST(CudaPlaceColumns, PutsABlockIntoAWiderMatrix) {
+  const Floats in = {1, 2, 3, 4};
+  const Floats expected = {0, 1, 2, 0, 3, 4};
+  in_every_order([&] {
+    Floats out(6);
+    cuda::place_columns(
+        {.in = in.data(), .out = out.data(), .first = 1, .out_width = 3, .rows = 2, .width = 2},
+        nullptr);
+    EXPECT_EQ(out, expected);
+  });
+}
+
 TEST(CudaActivate, SameBitsInPlace) {
   constexpr std::int64_t kRows = 3;
   for (const std::int64_t width : {1, 23, 400}) {

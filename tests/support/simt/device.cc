@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/simt/include/cuda_runtime.h"
+#include "tests/support/simt/memory.h"
 
 uint3 threadIdx;
 uint3 blockIdx;
@@ -61,6 +62,7 @@ void run_grid(Index3 grid, Index3 block, std::size_t shared_bytes,
     Device& of;
     ~Finish() { of.block = nullptr; }
   } const finish{on};
+  const HostAccess access;
   for (const std::size_t linear : blocks) {
     const Index3 index{static_cast<unsigned>(linear % grid.x),
                        static_cast<unsigned>(linear / grid.x % grid.y),

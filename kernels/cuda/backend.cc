@@ -1,0 +1,168 @@
+#include "kernels/cuda/backend.h"
+
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+
+#include "kernels/core/device_memory.h"
+#include "kernels/core/error.h"
+#include "kernels/cuda/device_matrix.h"
+#include "kernels/cuda/ops.h"
+
+namespace paceline::kernels {
+namespace {
+
+constexpr int kLeastGeneration = 80;  // sm_80
+
+void check_call(const char* call, cudaError_t status) {
+  check(status == cudaSuccess, "{}: {} ({})", call, cudaGetErrorString(status),
+        cudaGetErrorName(status));
+}
+
+// Freeing waits for what the device still does with the memory. An error here is one of an earlier
+// call's, which has been or will be told by that stream.
+void release(void* memory) { (void)cudaFree(memory); }
+
+/// One device, one stream: ops run in the order they are called.
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options) : device_(options.device) {
+    const CudaDevices devices = find_cuda_devices();
+    if (devices.count == 0) throw ConfigError("--device cuda: {}", devices.why_none);
+    if (device_ < 0 || device_ >= devices.count) {
+      throw ConfigError("--device cuda: there is no GPU {}, expected one below {}", device_,
+                        devices.count);
+    }
+    check_call("cudaSetDevice", cudaSetDevice(device_));
+    cudaDeviceProp properties;
+    check_call("cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device_));
+    const int generation = properties.major * 10 + properties.minor;
+    description_ = fmt::format("{} (sm_{})", properties.name, generation);
+    if (generation < kLeastGeneration) {
+      throw ConfigError("--device cuda: GPU {} is a {}, expected sm_{} or later", device_,
+                        description_, kLeastGeneration);
+    }
+    check_call("cudaStreamCreate", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  }
+
+  ~CudaBackend() override {
+    workspace_ = {};
+    (void)cudaStreamDestroy(stream_);
+  }
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  std::string_view numerics() const override { return "cuda"; }
+  std::string description() const override { return description_; }
+  bool shares_host_memory() const override { return false; }
+
+  std::optional<std::uint64_t> free_memory() const override {
+    std::size_t free = 0, total = 0;
+    check_call("cudaSetDevice", cudaSetDevice(device_));
+    check_call("cudaMemGetInfo", cudaMemGetInfo(&free, &total));
+    return free;
+  }
+  Buffer allocate(std::size_t bytes) override {
+    if (bytes == 0) return {};
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      throw ConfigError("--device cuda: {} bytes do not fit into what is left of GPU {}'s memory",
+                        bytes, device_);
+    }
+    check_call("cudaMalloc", status);
+    Buffer buffer(memory, bytes, release);
+    check_call("cudaMemset", cudaMemsetAsync(memory, 0, bytes, stream()));
+    return buffer;
+  }
+
+  // From ordinary host memory, which CUDA copies before it returns.
+  void upload(void* device, const void* host, std::size_t bytes) override {
+    if (bytes == 0) return;
+    check_call("cudaMemcpy to the device",
+               cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()));
+  }
+  void download(void* host, const void* device, std::size_t bytes) override {
+    if (bytes == 0) return;
+    check_call("cudaMemcpy to the host",
+               cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()));
+    synchronize();
+  }
+  // Where what a kernel did wrong comes out.
+  void synchronize() override { check_call("the device", cudaStreamSynchronize(stream())); }
+
+  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+                                     const Reduction& reduction) override {
+    return std::make_unique<cuda::DeviceMatrix>(matrix, reduction, *this);
+  }
+
+  void linear(const LinearParams& params) override {
+    cuda::linear(params, linear_workspace(params), stream());
+  }
+  void embed(const EmbedParams& params) override { cuda::embed(params, stream()); }
+  void sum_partials(const SumPartialsParams& params) override {
+    cuda::sum_partials(params, stream());
+  }
+  void rms_norm(const RmsNormParams& params) override { cuda::rms_norm(params, stream()); }
+  void rope_table(const RopeTableParams& params) override { cuda::rope_table(params, stream()); }
+  void rope_append(const RopeAppendParams& params) override { cuda::rope_append(params, stream()); }
+  void attention(const AttentionParams& params) override {
+    const std::int64_t states = cuda::attention_workspace(params);
+    cuda::attention(params, states > 0 ? workspace<float>(states) : nullptr, stream());
+  }
+  void silu_mul(const SiluMulParams& params) override { cuda::silu_mul(params, stream()); }
+  void gather_rows(const GatherRowsParams& params) override { cuda::gather_rows(params, stream()); }
+  void join_rows(const JoinRowsParams& params) override { cuda::join_rows(params, stream()); }
+  void place_columns(const PlaceColumnsParams& params) override {
+    cuda::place_columns(params, stream());
+  }
+  void activate(const ActivateParams& params) override { cuda::activate(params, stream()); }
+  void top_log_probs(const TopLogProbsParams& params) override {
+    cuda::top_log_probs(params, stream());
+  }
+  void compact_kv(const CompactKvParams& params) override { cuda::compact_kv(params, stream()); }
+  void select_tokens(const SelectTokensParams& params) override {
+    cuda::select_tokens(params, stream());
+  }
+  void largest_logits(const LargestLogitsParams& params) override {
+    cuda::largest_logits(params, stream());
+  }
+  void token_log_probs(const TokenLogProbsParams& params) override {
+    cuda::token_log_probs(params, stream());
+  }
+  void sum_words(const SumWordsParams& params) override { cuda::sum_words(params, stream()); }
+
+ private:
+  /// For the calling thread, which may not be the one that made the backend.
+  cudaStream_t stream() {
+    check_call("cudaSetDevice", cudaSetDevice(device_));
+    return stream_;
+  }
+
+  /// Memory that one op uses and the next may overwrite.
+  template <typename T>
+  T* workspace(std::int64_t count) {
+    return reserve<T>(*this, workspace_, count);
+  }
+
+  int device_;
+  std::string description_;
+  cudaStream_t stream_ = nullptr;
+  Buffer workspace_;
+};
+
+}  // namespace
+
+CudaDevices find_cuda_devices() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    return {0, fmt::format("no GPU can be used: {}", cudaGetErrorString(status))};
+  }
+  return {count, count > 0 ? "" : "there is no GPU"};
+}
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  return std::make_unique<CudaBackend>(options);
+}
+
+}  // namespace paceline::kernels
