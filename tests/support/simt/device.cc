@@ -1,8 +1,11 @@
 #include "tests/support/simt/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <numeric>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,6 +28,8 @@ struct Device {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::mt19937_64 random;
   Block* block = nullptr;
+  std::mutex mutex;
+  std::atomic<std::thread::id> runs_on{};
 };
 
 Device& device() {
@@ -48,7 +53,11 @@ Block& current_block() {
 void run_grid(Index3 grid, Index3 block, std::size_t shared_bytes,
               const std::function<void()>& kernel) {
   Device& on = device();
-  if (on.block != nullptr) throw Error("a kernel is launched while another runs");
+  if (on.runs_on == std::this_thread::get_id()) {
+    throw Error("a kernel is launched while another runs");
+  }
+  const std::lock_guard lock(on.mutex);
+  on.runs_on = std::this_thread::get_id();
   while (on.fibers.size() < volume(block)) {
     on.fibers.push_back(std::make_unique<Fiber>(kStackBytes));
   }
@@ -60,7 +69,10 @@ void run_grid(Index3 grid, Index3 block, std::size_t shared_bytes,
   gridDim = dim3(grid.x, grid.y, grid.z);
   struct Finish {
     Device& of;
-    ~Finish() { of.block = nullptr; }
+    ~Finish() {
+      of.block = nullptr;
+      of.runs_on = {};
+    }
   } const finish{on};
   const HostAccess access;
   for (const std::size_t linear : blocks) {

@@ -18,7 +18,8 @@ class Order {
 };
 
 /// Runs a kernel for every thread of every block, one block after the other. Throws what a thread
-/// threw, or an Error. Not to be called from a kernel or by two threads at once.
+/// threw, or an Error. Not to be called from a kernel; of several threads' kernels one runs at a
+/// time.
 void run_grid(Index3 grid, Index3 block, std::size_t shared_bytes,
               const std::function<void()>& kernel);
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <mutex>
 
 #include "tests/support/simt/block.h"
 
@@ -24,6 +25,7 @@ class Arena {
   }
 
   void* allocate(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
     const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (bytes == 0 || size > kArenaBytes) return nullptr;
     std::size_t at = 0;  // the first gap that is wide enough
@@ -37,24 +39,29 @@ class Arena {
   }
 
   void free(void* memory) {
+    const std::lock_guard lock(mutex_);
     const auto at = static_cast<std::size_t>(static_cast<std::byte*>(memory) - begin_);
     if (used_.erase(at) == 0) throw Error("device memory is freed that is not in use");
   }
 
-  std::size_t free_bytes() const {
+  std::size_t free_bytes() {
+    const std::lock_guard lock(mutex_);
     std::size_t free = kArenaBytes;
     for (const auto& [begin, length] : used_) free -= length;
     return free;
   }
 
   void open() {
+    const std::lock_guard lock(mutex_);
     if (open_++ == 0) ::mprotect(begin_, kArenaBytes, PROT_READ | PROT_WRITE);
   }
   void close() {
+    const std::lock_guard lock(mutex_);
     if (--open_ == 0) ::mprotect(begin_, kArenaBytes, PROT_NONE);
   }
 
  private:
+  std::mutex mutex_;
   std::byte* begin_ = nullptr;
   std::map<std::size_t, std::size_t> used_;  // from offset to size
   int open_ = 0;
