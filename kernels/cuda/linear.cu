@@ -18,20 +18,33 @@ namespace paceline::kernels::cuda {
 namespace {
 
 constexpr int kMostWarpsOfBlock = 4;
-// What a block of that many warps has for steps on their way from device memory: as much as every
-// GPU gives without being asked.
+// What a block of that many warps has for stages: as much as every GPU gives without being asked.
 constexpr int kSharedBytes = 48 * 1024;
 
-/// The steps that a block works on at a time, or that are on their way to it. Which tile, how many
-/// warps and steps there are decides nothing about a sum's order.
+/// A block computes with one stage, some steps, while the next are on their way to it. None of
+/// these numbers changes the order of a sum.
 template <WeightFormat kFormat, int kTiles>
 struct Stages {
-  static constexpr int kWeightBytes = step_layout(kFormat).bytes;    // of a warp's panel
-  static constexpr int kTileBytes = step_layout(kFormat).row_bytes;  // of a tile
-  static constexpr int kCount =
+  static constexpr int kWeightBytes = step_layout(kFormat).bytes;    // of a step and panel
+  static constexpr int kTileBytes = step_layout(kFormat).row_bytes;  // of a step and tile
+  static constexpr int kMostSteps =
       kSharedBytes / (kMostWarpsOfBlock * kWeightBytes + kTiles * kTileBytes);
+  static constexpr int kSteps = kMostSteps >= 16 ? 4 : kMostSteps >= 8 ? 2 : 1;  // of a stage
+  static constexpr int kCount = kMostSteps / kSteps;
   static_assert(kCount >= 2);
+  /// A stage's bytes: each warp's weights, then each tile's activations.
+  static constexpr int kPanelStride = kSteps * kWeightBytes;
+  static constexpr int kTileStride = kSteps * kTileBytes;
+  static constexpr int bytes(int warps) { return warps * kPanelStride + kTiles * kTileStride; }
 };
+
+/// A warp's copy of a multiple of 16 bytes.
+__device__ void copy_by_warp(AsyncCopies& copies, std::byte* to, const std::byte* from, int bytes) {
+  constexpr int kChunk = 16;
+  for (int i = lane_of_warp() * kChunk; i < bytes; i += kWarpThreads * kChunk) {
+    copies.copy16(to + i, from + i);
+  }
+}
 
 /// A block takes as many panels as it has warps, one segment, and kTiles tiles of rows. The weights
 /// of a panel and segment stand one behind the other and are read once.
@@ -41,7 +54,6 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
     linear_kernel(const DeviceMatrixView weight, const std::byte* rows, std::int64_t row_count,
                   std::int64_t row_blocks, float* sums) {
   using Of = Stages<kFormat, kTiles>;
-  constexpr int kChunk = 16;  // bytes of a copy
   // Row blocks that read the same weights run at the same time.
   const std::int64_t row_block = blockIdx.x % row_blocks;
   const std::int64_t rest = blockIdx.x / row_blocks;
@@ -52,43 +64,50 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
 
   const std::byte* weights_from =
       weight.steps + (panel * weight.panel_steps + segment.first_step) * Of::kWeightBytes;
-  const std::int64_t tile_stride = std::int64_t{weight.panel_steps} * Of::kTileBytes;
+  const std::int64_t tile_bytes = std::int64_t{weight.panel_steps} * Of::kTileBytes;
   const std::byte* rows_from =
-      rows + row_block * kTiles * tile_stride + std::int64_t{segment.first_step} * Of::kTileBytes;
+      rows + row_block * kTiles * tile_bytes + std::int64_t{segment.first_step} * Of::kTileBytes;
   auto* const stages = dynamic_shared<std::byte>();
-  const int stage_bytes = warps_of_block() * Of::kWeightBytes + kTiles * Of::kTileBytes;
-  const int rows_at = warps_of_block() * Of::kWeightBytes;  // in a stage
-  const int weights_at = warp_of_block() * Of::kWeightBytes;
+  const int stage_bytes = Of::bytes(warps_of_block());
+  const int weights_at = warp_of_block() * Of::kPanelStride;  // in a stage
+  const int rows_at = warps_of_block() * Of::kPanelStride;
 
   AsyncCopies copies;
-  const auto copy_step = [&](int step) {
-    if (step < segment.steps) {
-      std::byte* stage = stages + step % Of::kCount * stage_bytes;
-      if (has_panel) {
-        const std::byte* from = weights_from + std::int64_t{step} * Of::kWeightBytes;
-        for (int i = lane_of_warp() * kChunk; i < Of::kWeightBytes; i += kWarpThreads * kChunk) {
-          copies.copy16(stage + weights_at + i, from + i);
-        }
-      }
-      const std::byte* from = rows_from + std::int64_t{step} * Of::kTileBytes;
-      for (int i = static_cast<int>(threadIdx.x) * kChunk; i < kTiles * Of::kTileBytes;
-           i += static_cast<int>(blockDim.x) * kChunk) {
-        copies.copy16(stage + rows_at + i,
-                      from + i / Of::kTileBytes * tile_stride + i % Of::kTileBytes);
-      }
+  const auto copy_stage = [&](int stage) {
+    const std::int64_t first = std::int64_t{stage} * Of::kSteps;
+    const int steps = static_cast<int>(std::min<std::int64_t>(Of::kSteps, segment.steps - first));
+    std::byte* to = stages + stage % Of::kCount * stage_bytes;
+    if (has_panel) {
+      copy_by_warp(copies, to + weights_at, weights_from + first * Of::kWeightBytes,
+                   steps * Of::kWeightBytes);
+    }
+    for (int tile = warp_of_block(); tile < kTiles; tile += warps_of_block()) {
+      copy_by_warp(copies, to + rows_at + tile * Of::kTileStride,
+                   rows_from + tile * tile_bytes + first * Of::kTileBytes, steps * Of::kTileBytes);
     }
     copies.commit();
   };
 
   float own[kTiles][4] = {};
-  for (int step = 0; step < Of::kCount - 1; ++step) copy_step(step);
-  for (int step = 0; step < segment.steps; ++step) {
+  for (int stage = 0; stage < Of::kCount - 1; ++stage) copy_stage(stage);
+  for (int stage = 0; stage * Of::kSteps < segment.steps; ++stage) {
     copies.wait<Of::kCount - 2>();
-    // This step has come for all, and all are done with the one before, whose place is free.
+    // This stage has come for all, and all are done with the one before, whose place is free.
     __syncthreads();
-    copy_step(step + Of::kCount - 1);
-    const std::byte* stage = stages + step % Of::kCount * stage_bytes;
-    if (has_panel) add_step<kFormat>(stage + weights_at, stage + rows_at, own);
+    copy_stage(stage + Of::kCount - 1);
+    if (!has_panel) continue;
+    const std::byte* from = stages + stage % Of::kCount * stage_bytes;
+    const auto add = [&](int step) {
+      add_step<kFormat, Of::kTileStride>(from + weights_at + step * Of::kWeightBytes,
+                                         from + rows_at + step * Of::kTileBytes, own);
+    };
+    const int left = segment.steps - stage * Of::kSteps;
+    if (left >= Of::kSteps) {  // without a branch between them: their loads go ahead
+      PACELINE_UNROLL
+      for (int step = 0; step < Of::kSteps; ++step) add(step);
+    } else {
+      for (int step = 0; step < left; ++step) add(step);
+    }
   }
 
   if (!has_panel) return;
@@ -175,10 +194,9 @@ void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_
   using Of = Stages<kFormat, kTiles>;
   const int warps = warps_for(weight.panels * weight.segment_count * row_blocks);
   const std::int64_t panel_blocks = (weight.panels + warps - 1) / warps;
-  const int stage_bytes = warps * Of::kWeightBytes + kTiles * Of::kTileBytes;
   launch("linear",
          {panel_blocks * weight.segment_count * row_blocks, warps * kWarpThreads,
-          static_cast<std::size_t>(Of::kCount) * stage_bytes},
+          static_cast<std::size_t>(Of::kCount * Of::bytes(warps))},
          stream, linear_kernel<kFormat, kTiles>, weight, rows, row_count, row_blocks, sums);
 }
 

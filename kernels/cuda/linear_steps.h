@@ -7,14 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/core/half.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/linear_layout.h"
 
 // What a warp does with one step of a panel: it adds the step's inputs to the sums of 16 outputs
 // for kTiles tiles of 8 rows each. sums[tile][i] of a lane is output lane / 4 + 8 * (i / 2) of the
-// panel, row lane % 4 * 2 + i % 2 of the tile.
+// panel, row lane % 4 * 2 + i % 2 of the tile. The tiles' activations stand kTileStride bytes
+// apart.
 
 namespace paceline::kernels::cuda {
 
@@ -38,10 +38,10 @@ __device__ inline Floats2 of_rows(const std::byte* floats) {
 /// Two outputs' values of a panel's fp16 scales or minimums [16], those of this lane's sums.
 __device__ inline Floats2 of_outputs(const std::byte* halves) {
   const std::byte* low = halves + lane_of_warp() / 4 * 2;
-  return {fp16_to_fp32(at<std::uint16_t>(low)), fp16_to_fp32(at<std::uint16_t>(low + kPanel))};
+  return {widen_fp16(at<std::uint16_t>(low)), widen_fp16(at<std::uint16_t>(low + kPanel))};
 }
 
-template <int kTiles>
+template <int kTileStride, int kTiles>
 __device__ void add_fp32(const std::byte* weights, const std::byte* rows,
                          float (&sums)[kTiles][4]) {
   constexpr StepLayout kLayout = step_layout(WeightFormat::kFp32);
@@ -56,8 +56,8 @@ __device__ void add_fp32(const std::byte* weights, const std::byte* rows,
     for (int tile = 0; tile < kTiles; ++tile) {
       PACELINE_UNROLL
       for (int k = 0; k < kRun; ++k) {
-        const Floats2 in = of_rows(rows + tile * kLayout.row_bytes +
-                                   row_offset(WeightFormat::kFp32, 0, first + k));
+        const Floats2 in =
+            of_rows(rows + tile * kTileStride + row_offset(WeightFormat::kFp32, 0, first + k));
         PACELINE_UNROLL
         for (int i = 0; i < 4; ++i) {
           sums[tile][i] = std::fma(in.value[i % 2], weight[i / 2].value[k], sums[tile][i]);
@@ -67,14 +67,13 @@ __device__ void add_fp32(const std::byte* weights, const std::byte* rows,
   }
 }
 
-template <WeightFormat kFormat, int kTiles>
+template <WeightFormat kFormat, int kTileStride, int kTiles>
 __device__ void add_halves(const std::byte* weights, const std::byte* rows,
                            float (&sums)[kTiles][4]) {
-  constexpr int kRowBytes = step_layout(kFormat).row_bytes;
   const auto weight = at<Words4>(weights + lane_of_warp() * sizeof(Words4));
   PACELINE_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
-    const auto in = at<Words2>(rows + tile * kRowBytes + lane_of_warp() * sizeof(Words2));
+    const auto in = at<Words2>(rows + tile * kTileStride + lane_of_warp() * sizeof(Words2));
     if constexpr (kFormat == WeightFormat::kBf16) {
       multiply_bf16(sums[tile], weight, in);
     } else {
@@ -103,7 +102,7 @@ inline constexpr float kOffset = 12582912.0f;
 inline constexpr std::int32_t kOffsetBits = 0x4b400000;
 static_assert(std::bit_cast<std::int32_t>(kOffset) == kOffsetBits);
 
-template <WeightFormat kFormat, int kTiles>
+template <WeightFormat kFormat, int kTileStride, int kTiles>
 __device__ void add_integers(const std::byte* weights, const std::byte* rows,
                              float (&sums)[kTiles][4]) {
   constexpr StepLayout kLayout = step_layout(kFormat);
@@ -120,7 +119,7 @@ __device__ void add_integers(const std::byte* weights, const std::byte* rows,
   }
   PACELINE_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
-    const std::byte* in = rows + tile * kLayout.row_bytes;
+    const std::byte* in = rows + tile * kTileStride;
     std::int32_t dot[4] = {kOffsetBits, kOffsetBits, kOffsetBits, kOffsetBits};
     PACELINE_UNROLL
     for (int f = 0; f < kFragments; ++f) {
@@ -142,15 +141,15 @@ __device__ void add_integers(const std::byte* weights, const std::byte* rows,
   }
 }
 
-template <WeightFormat kFormat, int kTiles>
+template <WeightFormat kFormat, int kTileStride, int kTiles>
 __device__ void add_step(const std::byte* weights, const std::byte* rows,
                          float (&sums)[kTiles][4]) {
   if constexpr (kFormat == WeightFormat::kFp32) {
-    add_fp32(weights, rows, sums);
+    add_fp32<kTileStride>(weights, rows, sums);
   } else if constexpr (activation_group(kFormat) == 0) {
-    add_halves<kFormat>(weights, rows, sums);
+    add_halves<kFormat, kTileStride>(weights, rows, sums);
   } else {
-    add_integers<kFormat>(weights, rows, sums);
+    add_integers<kFormat, kTileStride>(weights, rows, sums);
   }
 }
 
