@@ -46,6 +46,29 @@ __device__ void copy_by_warp(AsyncCopies& copies, std::byte* to, const std::byte
   }
 }
 
+/// This lane's sums of a panel, a segment and the tiles from `first_tile` on, to their places in
+/// sums [segments, row_count, weight.rows].
+template <WeightFormat kFormat, int kTiles>
+__device__ void store_sums(const DeviceMatrixView& weight, const float (&own)[kTiles][4],
+                           std::int64_t panel, std::int64_t first_tile, std::int32_t segment,
+                           std::int64_t row_count, float* sums) {
+  PACELINE_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    PACELINE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = (first_tile + tile) * kTileRows + lane_of_warp() % 4 * 2 + i % 2;
+      const std::int64_t output = panel * kPanel + lane_of_warp() / 4 + i / 2 * 8;
+      if (row >= row_count || output >= weight.rows) continue;
+      float sum = own[tile][i];
+      if constexpr (kFormat == WeightFormat::kInt8Channel) {
+        // Of no inputs: +0, whatever the scale.
+        if (weight.segments[segment].steps > 0) sum *= weight.channel_scales[output];
+      }
+      sums[(segment * row_count + row) * weight.rows + output] = sum;
+    }
+  }
+}
+
 /// A block takes as many panels as it has warps, one segment, and kTiles tiles of rows. The weights
 /// of a panel and segment stand one behind the other and are read once.
 /// rows [row blocks, kTiles, panel_steps, row_bytes]; sums [segments, row_count, weight.rows].
@@ -110,21 +133,8 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
     }
   }
 
-  if (!has_panel) return;
-  PACELINE_UNROLL
-  for (int tile = 0; tile < kTiles; ++tile) {
-    PACELINE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const std::int64_t row =
-          (row_block * kTiles + tile) * kTileRows + lane_of_warp() % 4 * 2 + i % 2;
-      const std::int64_t output = panel * kPanel + lane_of_warp() / 4 + i / 2 * 8;
-      if (row >= row_count || output >= weight.rows) continue;
-      float sum = own[tile][i];
-      if constexpr (kFormat == WeightFormat::kInt8Channel) {
-        if (segment.steps > 0) sum *= weight.channel_scales[output];
-      }
-      sums[(segment_index * row_count + row) * weight.rows + output] = sum;
-    }
+  if (has_panel) {
+    store_sums<kFormat>(weight, own, panel, row_block * kTiles, segment_index, row_count, sums);
   }
 }
 
