@@ -19,13 +19,20 @@ __device__ inline int lane_of_warp() { return static_cast<int>(threadIdx.x) % kW
 __device__ inline int warp_of_block() { return static_cast<int>(threadIdx.x) / kWarpThreads; }
 __device__ inline int warps_of_block() { return static_cast<int>(blockDim.x) / kWarpThreads; }
 
+/// The values of a warp's threads combined, for each of them. `combine` must not mind the order.
+template <typename T, typename Combine>
+__device__ T reduce_warp(T value, const Combine& combine) {
+  for (int half = kWarpThreads / 2; half > 0; half /= 2) {
+    value = combine(value, __shfl_xor_sync(kWholeWarp, value, half));
+  }
+  return value;
+}
+
 /// Every thread's value combined, for every thread. `combine` must not mind the order.
 template <typename T, typename Combine>
 __device__ T reduce_block(T value, const Combine& combine) {
   __shared__ T of_warp[kMostWarps];
-  for (int half = kWarpThreads / 2; half > 0; half /= 2) {
-    value = combine(value, __shfl_xor_sync(kWholeWarp, value, half));
-  }
+  value = reduce_warp(value, combine);
   if (lane_of_warp() == 0) of_warp[warp_of_block()] = value;
   __syncthreads();
   T all = of_warp[0];

@@ -2,48 +2,62 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/api.h"
+#include "kernels/cuda/linear_layout.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels::cuda {
 
-/// A DeviceMatrix as its kernels see it; the pointers are device memory, laid out as in HostMatrix.
+/// A segment of the matrix's reduction, as the kernels see it.
+struct DeviceSegment {
+  std::int64_t first_col = 0;
+  std::int64_t cols = 0;
+  std::int32_t first_step = 0;  // of a panel
+  std::int32_t steps = 0;
+  std::int32_t merges = 0;
+};
+
+/// A DeviceMatrix as its kernels see it; the pointers are device memory.
 struct DeviceMatrixView {
   WeightFormat format = WeightFormat::kFp32;
   std::int64_t rows = 0;
   std::int64_t cols = 0;
-  const void* values = nullptr;
-  const void* scales = nullptr;
-  const void* minimums = nullptr;
+  std::int64_t panels = 0;
+  std::int32_t panel_steps = 0;
+  std::int32_t segment_count = 0;
+  const std::byte* steps = nullptr;         // [panels, panel_steps], see linear_layout.h
+  const float* channel_scales = nullptr;    // [panels * 16], kInt8Channel
+  const DeviceSegment* segments = nullptr;  // [segment_count]
 };
 
-/// A matrix in device memory, row-major as it came.
+/// A matrix in device memory, in panels of 16 outputs, for `linear` and `embed` both.
 class DeviceMatrix final : public PackedMatrix {
  public:
-  /// The memory is `device`'s.
+  /// The memory is `device`'s. Packed on the host, some panels at a time.
   DeviceMatrix(const HostMatrix& matrix, const Reduction& reduction, Backend& device);
 
-  WeightFormat format() const override { return format_; }
-  std::int64_t rows() const override { return rows_; }
-  std::int64_t cols() const override { return cols_; }
+  WeightFormat format() const override { return view_.format; }
+  std::int64_t rows() const override { return view_.rows; }
+  std::int64_t cols() const override { return view_.cols; }
   const Reduction& reduction() const override { return reduction_; }
   std::size_t bytes() const override {
-    return values_.bytes() + scales_.bytes() + minimums_.bytes();
+    return steps_.bytes() + channel_scales_.bytes() + segments_.bytes();
   }
 
-  DeviceMatrixView view() const {
-    return {format_, rows_, cols_, values_.as<void>(), scales_.as<void>(), minimums_.as<void>()};
-  }
+  const DeviceMatrixView& view() const { return view_; }
 
  private:
-  WeightFormat format_;
-  std::int64_t rows_;
-  std::int64_t cols_;
+  std::vector<DeviceSegment> cut_into_steps();
+  void upload_panels(const HostMatrix& matrix, const std::vector<DeviceSegment>& segments,
+                     Backend& device);
+
   Reduction reduction_;
-  Buffer values_;
-  Buffer scales_;
-  Buffer minimums_;
+  DeviceMatrixView view_;
+  Buffer steps_;
+  Buffer channel_scales_;
+  Buffer segments_;
 };
 
 }  // namespace paceline::kernels::cuda

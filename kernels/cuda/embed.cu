@@ -10,32 +10,40 @@
 namespace paceline::kernels::cuda {
 namespace {
 
-__device__ float fp16_at(const void* data, std::int64_t at) {
-  return fp16_to_fp32(static_cast<const std::uint16_t*>(data)[at]);
+template <typename T>
+__device__ T value_at(const std::byte* at) {
+  return *reinterpret_cast<const T*>(at);
 }
 
 /// One element as fp32, as kernels/core/host_matrix.h defines it.
 __device__ float decode(const DeviceMatrixView& matrix, std::int64_t row, std::int64_t col) {
-  const std::int64_t at = row * matrix.cols + col;
-  const std::int64_t group = at / kWeightGroup;  // the group formats' rows are whole groups
+  const StepLayout layout = step_layout(matrix.format);
+  const DeviceSegment* segment = matrix.segments;
+  while (col >= segment->first_col + segment->cols) ++segment;
+  const std::int64_t in_segment = col - segment->first_col;
+  const int output = static_cast<int>(row % kPanel);
+  const std::byte* step = matrix.steps + (row / kPanel * matrix.panel_steps + segment->first_step +
+                                          in_segment / layout.inputs) *
+                                             layout.bytes;
+  const std::byte* at =
+      step + weight_offset(matrix.format, output, static_cast<int>(in_segment % layout.inputs));
+  const std::byte* scale = step + layout.values + output * 2;
   switch (matrix.format) {
     case WeightFormat::kFp32:
-      return static_cast<const float*>(matrix.values)[at];
+      return value_at<float>(at);
     case WeightFormat::kBf16:
-      return bf16_to_fp32(static_cast<const std::uint16_t*>(matrix.values)[at]);
+      return bf16_to_fp32(value_at<std::uint16_t>(at));
     case WeightFormat::kFp16:
-      return fp16_at(matrix.values, at);
+      return fp16_to_fp32(value_at<std::uint16_t>(at));
     case WeightFormat::kInt8Channel:
-      return static_cast<const float*>(matrix.scales)[row] *
-             static_cast<float>(static_cast<const std::int8_t*>(matrix.values)[at]);
+      return matrix.channel_scales[row] * static_cast<float>(value_at<std::int8_t>(at));
     case WeightFormat::kInt8Group:
-      return fp16_at(matrix.scales, group) *
-             static_cast<float>(static_cast<const std::int8_t*>(matrix.values)[at]);
-    case WeightFormat::kInt4Group: {
-      const int pair = static_cast<const std::uint8_t*>(matrix.values)[at / 2];
-      return std::fma(fp16_at(matrix.scales, group), static_cast<float>(pair >> (at % 2 * 4) & 15),
-                      fp16_at(matrix.minimums, group));
-    }
+      return fp16_to_fp32(value_at<std::uint16_t>(scale)) *
+             static_cast<float>(value_at<std::int8_t>(at));
+    case WeightFormat::kInt4Group:
+      return std::fma(fp16_to_fp32(value_at<std::uint16_t>(scale)),
+                      static_cast<float>(value_at<std::uint8_t>(at) >> (output / 8 * 4) & 15),
+                      fp16_to_fp32(value_at<std::uint16_t>(scale + kPanel * 2)));
   }
   __trap();
 }

@@ -2,10 +2,20 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/core/half.h"
+#include "kernels/cuda/block.h"
+#if !defined(__CUDACC__)
+#include <vector>
+#endif
+
 // What a kernel can say to nvcc only, each with what it means elsewhere: the one place where the
 // sources of the two builds differ.
 
-// Before a loop of few, constant rounds whose arrays are to stay in registers.
+/// Before a loop of a constant count, so that the arrays which it walks can be registers.
 #if defined(__CUDACC__)
 #define PACELINE_UNROLL _Pragma("unroll")
 #else
@@ -22,6 +32,177 @@ __device__ inline T* dynamic_shared() {
   return reinterpret_cast<T*>(memory);
 #else
   return reinterpret_cast<T*>(simt_dynamic_shared());
+#endif
+}
+
+/// fp16_to_fp32 of kernels/core/half.h as one instruction; exact on both sides.
+__device__ inline float widen_fp16(std::uint16_t value) {
+#if defined(__CUDACC__)
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value));
+  return wide;
+#else
+  return fp16_to_fp32(value);
+#endif
+}
+
+/// A thread's copies from device memory to shared memory, which go on while it computes (cp.async).
+/// What it copied is there for itself after `wait`, for the others after a barrier behind that.
+/// Elsewhere they are made in `wait`, no sooner, so that a reader who is too early finds the old.
+class AsyncCopies {
+ public:
+  /// 16 bytes, both ends aligned to as many.
+  __device__ void copy16(void* shared, const void* global) {
+#if defined(__CUDACC__)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+                 "l"(global)
+                 : "memory");
+#else
+    open_.push_back({shared, global, groups_});
+#endif
+  }
+
+  /// The copies since the last commit (or none) become a group.
+  __device__ void commit() {
+#if defined(__CUDACC__)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+    ++groups_;
+#endif
+  }
+
+  /// Until all groups but the last kOpen are there.
+  template <int kOpen>
+  __device__ void wait() {
+#if defined(__CUDACC__)
+    asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+#else
+    std::erase_if(open_, [&](const Copy& copy) {
+      if (copy.group >= groups_ - kOpen) return false;
+      std::memcpy(copy.to, copy.from, 16);
+      return true;
+    });
+#endif
+  }
+
+#if !defined(__CUDACC__)
+ private:
+  struct Copy {
+    void* to;
+    const void* from;
+    int group;
+  };
+  std::vector<Copy> open_;
+  int groups_ = 0;
+#endif
+};
+
+// ---- the tensor core's products of a tile: sums[16, 8] += a[16, inputs] * b[inputs, 8]
+//
+// The warp's 32 lanes hold the three matrices together, in fragments; all must call. With
+// group = lane / 4, t = lane % 4 (PTX ISA, "Matrix Fragments for mma.m16n8k16" and "... m16n8k32"):
+//
+// a, 16 bit  element i of 8:  row group + 8 * (i / 2 % 2), input 2t + i % 2 + 8 * (i / 4)
+// b, 16 bit  element i of 4:  input 2t + i % 2 + 8 * (i / 2), column group
+// a, int8    element i of 16: row group + 8 * (i / 4 % 2), input 4t + i % 4 + 16 * (i / 8)
+// b, int8    element i of 8:  input 4t + i % 4 + 16 * (i / 4), column group
+// sums       element i of 4:  row group + 8 * (i / 2), column 2t + i % 2
+
+/// A lane's registers; elements from the lowest bits up.
+struct alignas(16) Words4 {
+  std::uint32_t word[4];
+};
+struct alignas(8) Words2 {
+  std::uint32_t word[2];
+};
+
+#if !defined(__CUDACC__)
+/// Both operands of a warp's product, decoded.
+template <typename T, int kInputs>
+struct TileOperands {
+  T a[16][kInputs];
+  T b[kInputs][8];
+};
+
+/// kElements of `a`, half as many of `b` per lane, each of `kBits` bits: decode(bits). Then
+/// sums[i] = add(a, b, sums[i]) over the inputs, ascending.
+template <typename T, int kBits, typename Decode, typename Sum, typename Add>
+void multiply_tile(Sum (&sums)[4], const Words4& a, const Words2& b, const Decode& decode,
+                   const Add& add) {
+  constexpr int kPerWord = 32 / kBits;
+  constexpr int kInputs = 8 * kPerWord;
+  __shared__ TileOperands<T, kInputs> of_warp[kMostWarps];
+  TileOperands<T, kInputs>& all = of_warp[warp_of_block()];
+  const int group = lane_of_warp() / 4;
+  const int t = lane_of_warp() % 4;
+  const auto element = [&](const std::uint32_t* words, int i) {
+    return decode(words[i / kPerWord] >> (i % kPerWord * kBits));
+  };
+  for (int i = 0; i < 4 * kPerWord; ++i) {
+    const int input = t * kPerWord + i % kPerWord + kInputs / 2 * (i / (2 * kPerWord));
+    all.a[group + 8 * (i / kPerWord % 2)][input] = element(a.word, i);
+  }
+  for (int i = 0; i < 2 * kPerWord; ++i) {
+    const int input = t * kPerWord + i % kPerWord + kInputs / 2 * (i / kPerWord);
+    all.b[input][group] = element(b.word, i);
+  }
+  __syncwarp();
+  for (int i = 0; i < 4; ++i) {
+    for (int input = 0; input < kInputs; ++input) {
+      sums[i] = add(all.a[group + 8 * (i / 2)][input], all.b[input][2 * t + i % 2], sums[i]);
+    }
+  }
+  __syncwarp();  // before the next one's operands come
+}
+#endif
+
+/// 32 inputs of int8, exact.
+__device__ inline void multiply_int8(std::int32_t (&sums)[4], const Words4& a, const Words2& b) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]),
+        "r"(b.word[1]));
+#else
+  multiply_tile<std::int32_t, 8>(
+      sums, a, b, [](std::uint32_t bits) { return static_cast<std::int8_t>(bits & 0xff); },
+      [](std::int32_t x, std::int32_t y, std::int32_t sum) { return sum + x * y; });
+#endif
+}
+
+/// 16 inputs of bf16 or fp16, products exact. A GPU adds the 16 and the sum before in an order and
+/// with a rounding that its makers do not tell; elsewhere it is one FMA chain, inputs ascending.
+__device__ inline void multiply_bf16(float (&sums)[4], const Words4& a, const Words2& b) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]),
+        "r"(b.word[1]));
+#else
+  multiply_tile<float, 16>(
+      sums, a, b,
+      [](std::uint32_t bits) { return bf16_to_fp32(static_cast<std::uint16_t>(bits & 0xffff)); },
+      [](float x, float y, float sum) { return std::fma(x, y, sum); });
+#endif
+}
+__device__ inline void multiply_fp16(float (&sums)[4], const Words4& a, const Words2& b) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "r"(b.word[0]),
+        "r"(b.word[1]));
+#else
+  multiply_tile<float, 16>(
+      sums, a, b,
+      [](std::uint32_t bits) { return fp16_to_fp32(static_cast<std::uint16_t>(bits & 0xffff)); },
+      [](float x, float y, float sum) { return std::fma(x, y, sum); });
 #endif
 }
 

@@ -2,16 +2,32 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/params.h"
 
 /// Ops of kernels/api.h as CUDA kernels, each put on a stream and not waited for. The results are
-/// those of kernels/reference/, bit by bit (a NaN stands for any NaN). Where the reference refuses
+/// those of kernels/reference/, bit by bit (a NaN stands for any NaN), but for `linear` in two
+/// formats. Where the reference refuses
 /// values that stand in device memory (a move, a target), the kernel traps: the stream's next
 /// synchronization fails.
 namespace paceline::kernels::cuda {
 
+/// Device memory that `linear` works in for so many rows: activations as its kernel wants them, and
+/// the segments' sums where the reduction merges some.
+std::size_t linear_workspace_bytes(const PackedMatrix& weight, std::int64_t rows);
+
+/// kBf16 and kFp16 multiply on the tensor core: the activations are first rounded to the weights'
+/// format (beyond fp16's 65504: infinity). The products are exact; a segment's sum runs from 16
+/// inputs to the next 16, ascending, in fp32; how it runs inside of 16 is the GPU's. On the CPU it
+/// is the reference's chain. All other formats are the reference's bit by bit everywhere. In every
+/// format a row's result depends on that row and the matrix alone.
+///
+/// `workspace` holds at least linear_workspace_bytes, 16-byte aligned, and is the op's until it
+/// has run.
+void linear(const LinearParams& params, std::span<std::byte> workspace, cudaStream_t stream);
 void embed(const EmbedParams& params, cudaStream_t stream);
 void sum_partials(const SumPartialsParams& params, cudaStream_t stream);
 void rms_norm(const RmsNormParams& params, cudaStream_t stream);

@@ -12,6 +12,7 @@
 #include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/partials.h"
 
 namespace paceline::kernels::cuda {
 namespace {
@@ -50,12 +51,9 @@ __global__ void sum_partials_kernel(const float* partials, const Merges merges, 
                                     const float* residual, float* out) {
   for (std::int64_t i = first_element(); i < size; i += element_step()) {
     float stack[Merges::kMost];
-    int depth = 0;
-    for (int p = 0; p < merges.count; ++p) {
-      float top = partials[p * size + i];
-      for (int merge = 0; merge < merges.after[p]; ++merge) top = stack[--depth] + top;
-      stack[depth++] = top;
-    }
+    add_partials(
+        partials + i, size, merges.count, [&](int partial) { return merges.after[partial]; },
+        stack);
     out[i] = residual != nullptr ? residual[i] + stack[0] : stack[0];
   }
 }

@@ -4,71 +4,16 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
-#include "kernels/core/half.h"
 #include "kernels/reference/linear.h"
+#include "tests/kernels/linear_cases.h"
 
 namespace paceline::kernels::cpu {
 namespace {
-
-constexpr WeightFormat kFormats[] = {WeightFormat::kFp32,      WeightFormat::kBf16,
-                                     WeightFormat::kFp16,      WeightFormat::kInt8Channel,
-                                     WeightFormat::kInt8Group, WeightFormat::kInt4Group};
-
-// Every bit pattern of the integer formats occurs, -128 too; floats have all magnitudes that a
-// product of a few hundred can add without overflow.
-HostMatrix random_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols, unsigned seed) {
-  std::mt19937 random(seed);
-  const RowBytes bytes = row_bytes(format, cols);
-  const auto count = static_cast<std::size_t>(rows);
-  HostMatrix matrix{format, rows, cols, {}, {}, {}};
-  matrix.values.resize(count * bytes.values);
-  matrix.scales.resize(count * bytes.scales);
-  matrix.minimums.resize(count * bytes.minimums);
-  for (std::byte& value : matrix.values) value = static_cast<std::byte>(random() & 255);
-  std::normal_distribution<float> normal;
-  const auto fill_halves = [&](std::vector<std::byte>& to, float size) {
-    for (std::size_t i = 0; i + 1 < to.size(); i += 2) {
-      const std::uint16_t half = fp32_to_fp16(normal(random) * size);
-      std::memcpy(to.data() + i, &half, 2);
-    }
-  };
-  const auto fill_floats = [&](std::vector<std::byte>& to, float size) {
-    for (std::size_t i = 0; i + 3 < to.size(); i += 4) {
-      const float value = normal(random) * size;
-      std::memcpy(to.data() + i, &value, 4);
-    }
-  };
-  if (format == WeightFormat::kFp32) fill_floats(matrix.values, 0.05f);
-  if (format == WeightFormat::kFp16) fill_halves(matrix.values, 0.05f);
-  if (format == WeightFormat::kBf16) {
-    for (std::size_t i = 0; i + 1 < matrix.values.size(); i += 2) {
-      const std::uint16_t half = fp32_to_bf16(normal(random) * 0.05f);
-      std::memcpy(matrix.values.data() + i, &half, 2);
-    }
-  }
-  if (format == WeightFormat::kInt8Channel) {
-    fill_floats(matrix.scales, 0.001f);
-  } else {
-    fill_halves(matrix.scales, 0.005f);
-    fill_halves(matrix.minimums, 0.05f);
-  }
-  return matrix;
-}
-
-std::vector<float> random_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(rows * cols));
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 std::vector<float> product(const PackedMatrix& weight, const std::vector<float>& in,
                            std::int64_t rows, Linear* linear) {
@@ -106,16 +51,6 @@ void expect_equal_products(const HostMatrix& matrix, const Reduction& reduction,
   }
 }
 
-Reduction cut(const std::vector<std::int64_t>& ends, const std::vector<int>& merges) {
-  Reduction reduction;
-  std::int64_t begin = 0;
-  for (std::size_t i = 0; i < ends.size(); ++i) {
-    reduction.segments.push_back({{begin, ends[i]}, merges[i]});
-    begin = ends[i];
-  }
-  return reduction;
-}
-
 class LinearFormats : public ::testing::TestWithParam<WeightFormat> {};
 
 TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfRows) {
@@ -138,17 +73,8 @@ TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfOutputs) {
 
 TEST_P(LinearFormats, CutsAndAddsAsTheReductionSays) {
   const std::int64_t k = 512;
-  const std::vector<Reduction> reductions = {
-      // Eight shards along one binary tree; the same with empty ones; two partial sums of shards
-      // 2 to 4; everything kept; everything added from the right.
-      cut({64, 128, 192, 256, 320, 384, 448, 512}, {0, 1, 0, 2, 0, 1, 0, 3}),
-      cut({0, 128, 128, 256, 256, 256, 512, 512}, {0, 1, 0, 2, 0, 1, 0, 3}),
-      cut({128, 320, 512}, {0, 1, 0}),
-      cut({64, 64, 320, 512}, {0, 0, 0, 0}),
-      cut({64, 128, 192, 512}, {0, 0, 0, 3}),
-  };
   const HostMatrix matrix = random_matrix(GetParam(), 37, k, 5);
-  for (const Reduction& reduction : reductions) {
+  for (const Reduction& reduction : reductions_of_512()) {
     for (std::int64_t rows : {1, 3, 8, 11}) {
       expect_equal_products(matrix, reduction, random_rows(rows, k, 6), rows);
     }
@@ -183,27 +109,9 @@ TEST_P(LinearFormats, ARowDoesNotDependOnItsCompany) {
 }
 
 TEST_P(LinearFormats, ExtremeInputsGiveTheSameBits) {
-  const float infinity = std::numeric_limits<float>::infinity();
-  const std::vector<float> extremes = {0.0f,
-                                       -0.0f,
-                                       1e-45f,
-                                       -1e-40f,
-                                       1e-31f,
-                                       1e-30f,
-                                       -3.0e38f,
-                                       3.4e38f,
-                                       infinity,
-                                       -infinity,
-                                       std::numeric_limits<float>::quiet_NaN(),
-                                       std::bit_cast<float>(0xff812345u)};
   const HostMatrix matrix = random_matrix(GetParam(), 21, 128, 10);
-  const auto rows = static_cast<std::int64_t>(2 * extremes.size());
-  std::vector<float> in = random_rows(rows, 128, 11);
-  for (std::size_t i = 0; i < extremes.size(); ++i) {
-    in[(2 * i) * 128 + 77] = extremes[i];                           // one in a row
-    std::fill_n(in.begin() + (2 * i + 1) * 128, 128, extremes[i]);  // nothing else
-  }
-  expect_equal_products(matrix, Reduction::whole(128), in, rows);
+  const std::vector<float> in = extreme_rows(128, 11);
+  expect_equal_products(matrix, Reduction::whole(128), in, std::ssize(in) / 128);
 }
 
 TEST_P(LinearFormats, ExtremeWeightsGiveTheSameBits) {
@@ -245,7 +153,7 @@ TEST_P(LinearFormats, EmbedWidensRowsOfTheTable) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, LinearFormats, ::testing::ValuesIn(kFormats),
+INSTANTIATE_TEST_SUITE_P(, LinearFormats, ::testing::ValuesIn(kWeightFormats),
                          [](const auto& tested) { return std::string(format_name(tested.param)); });
 
 TEST(Linear, LastGroupOfInt8MayBeShort) {
@@ -264,18 +172,11 @@ TEST(Linear, FloatSegmentsMayEndAnywhere) {
   }
 }
 
-// One output by hand: q = {127, 64, ...} and so on; see kernels/params.h for the rule.
 TEST(Linear, WorkedExampleOfInt4) {
-  HostMatrix matrix{WeightFormat::kInt4Group, 1, 32, {}, {}, {}};
-  matrix.values.assign(16, std::byte{0x21});             // 1, 2, 1, 2, ...
-  matrix.scales = {std::byte{0x00}, std::byte{0x38}};    // 0.5
-  matrix.minimums = {std::byte{0x00}, std::byte{0xbc}};  // -1
-  std::vector<float> in(32, 0.0f);
-  in[0] = 127;
-  in[1] = -1;
-  // dot = 127 * 1 - 1 * 2 = 125, sum = 126: 125 * (1 * 0.5) + (1 * 126) * -1.
+  const HostMatrix matrix = int4_example();
+  const std::vector<float> in = int4_example_row();
   const auto packed = reference::pack(matrix, Reduction::whole(32));
-  EXPECT_EQ(product(*packed, in, 1, nullptr), std::vector<float>{-63.5f});
+  EXPECT_EQ(product(*packed, in, 1, nullptr), std::vector<float>{kInt4ExampleResult});
   expect_equal_products(matrix, Reduction::whole(32), in, 1);
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/linear.h"
 #include "tests/kernels/every_cpu.h"
+#include "tests/kernels/linear_cases.h"
 #include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
@@ -18,10 +19,6 @@ namespace {
 
 using Floats = std::vector<float>;
 using simt::in_every_order;
-
-constexpr WeightFormat kFormats[] = {WeightFormat::kFp32,      WeightFormat::kBf16,
-                                     WeightFormat::kFp16,      WeightFormat::kInt8Channel,
-                                     WeightFormat::kInt8Group, WeightFormat::kInt4Group};
 
 HostMatrix random_matrix(std::int64_t rows, std::int64_t cols) {
   Floats values = random_floats(rows * cols, 1, 1);
@@ -36,14 +33,15 @@ HostMatrix random_matrix(std::int64_t rows, std::int64_t cols) {
 std::unique_ptr<Backend> device() { return make_reference_backend(); }
 
 TEST(CudaEmbed, SameBitsInEveryFormat) {
-  constexpr std::int64_t kCols = 96;
+  constexpr std::int64_t kCols = 192;
   const auto memory = device();
-  const std::vector<std::int32_t> tokens = {100, 106, 99, 107, 103, -2147483647 - 1, 2147483647};
-  for (const WeightFormat format : kFormats) {
+  // Rows of two panels, and no rows.
+  const std::vector<std::int32_t> tokens = {100,       118, 99, 119, 103, 110, -2147483647 - 1,
+                                            2147483647};
+  for (const WeightFormat format : kWeightFormats) {
     SCOPED_TRACE(std::string(format_name(format)));
-    const HostMatrix matrix = convert(random_matrix(7, kCols), format);
+    const HostMatrix matrix = convert(random_matrix(19, kCols), format);
     const auto reference_table = reference::pack(matrix, Reduction::whole(kCols));
-    const cuda::DeviceMatrix table(matrix, Reduction::whole(kCols), *memory);
     EmbedParams params{.table = reference_table.get(),
                        .tokens = tokens.data(),
                        .first_token = 100,
@@ -52,13 +50,33 @@ TEST(CudaEmbed, SameBitsInEveryFormat) {
     params.out = expected.data();
     reference::embed(params);
     EXPECT_TRUE(same_bits(expected[0], 0.0f) || format != WeightFormat::kFp32);
-    in_every_order([&] {
-      Floats out(tokens.size() * kCols, 7.0f);
-      params.table = &table;
-      params.out = out.data();
-      cuda::embed(params, nullptr);
-      expect_same_bits(out, expected);
-    });
+    // However the matrix is cut for `linear`.
+    for (const Reduction& reduction :
+         {Reduction::whole(kCols), cut({0, 64, 64, 128, kCols}, {0, 0, 0, 0, 0})}) {
+      const cuda::DeviceMatrix table(matrix, reduction, *memory);
+      in_every_order([&] {
+        Floats out(tokens.size() * kCols, 7.0f);
+        params.table = &table;
+        params.out = out.data();
+        cuda::embed(params, nullptr);
+        expect_same_bits(out, expected);
+      });
+    }
+  }
+}
+
+// Steps of 8 and 16 inputs, the last of each segment filled up.
+TEST(CudaEmbed, SegmentsOfFloatsMayEndAnywhere) {
+  const auto memory = device();
+  const std::int32_t token = 17;
+  for (const WeightFormat format :
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+    const HostMatrix matrix = convert(random_matrix(18, 77), format);
+    const cuda::DeviceMatrix table(matrix, cut({5, 36, 77}, {0, 0, 0}), *memory);
+    Floats out(77);
+    cuda::embed({.table = &table, .tokens = &token, .out = out.data(), .rows = 1}, nullptr);
+    const Floats all = to_fp32(matrix);
+    EXPECT_EQ(out, Floats(all.end() - 77, all.end()));
   }
 }
 
@@ -76,7 +94,8 @@ TEST(CudaDeviceMatrix, KeepsWhatItWasMadeOf) {
   EXPECT_EQ(packed.rows(), 4);
   EXPECT_EQ(packed.cols(), 64);
   EXPECT_EQ(packed.reduction(), halves);
-  EXPECT_EQ(packed.bytes(), 4u * 32 + 4 * 2 * 2 + 4 * 2 * 2);
+  // One panel of 16 outputs, two groups of 32 inputs: nibbles, scales, minimums.
+  EXPECT_EQ(packed.bytes(), 2u * (16 * 16 + 16 * 2 + 16 * 2) + 2 * sizeof(cuda::DeviceSegment));
 }
 
 TEST(CudaDeviceMatrix, RefusesOneThatLacksBytesOrIsCutWithinAGroup) {

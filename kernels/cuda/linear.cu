@@ -1,0 +1,274 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/core/reduction.h"
+#include "kernels/cuda/block.h"
+#include "kernels/cuda/device_matrix.h"
+#include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/linear_rows.h"
+#include "kernels/cuda/linear_steps.h"
+#include "kernels/cuda/ops.h"
+#include "kernels/cuda/partials.h"
+
+namespace paceline::kernels::cuda {
+namespace {
+
+constexpr int kMostWarpsOfBlock = 4;
+// What a block of that many warps has for stages: as much as every GPU gives without being asked.
+constexpr int kSharedBytes = 48 * 1024;
+
+/// A block computes with one stage, some steps, while the next are on their way to it. None of
+/// these numbers changes the order of a sum.
+template <WeightFormat kFormat, int kTiles>
+struct Stages {
+  static constexpr int kWeightBytes = step_layout(kFormat).bytes;    // of a step and panel
+  static constexpr int kTileBytes = step_layout(kFormat).row_bytes;  // of a step and tile
+  static constexpr int kMostSteps =
+      kSharedBytes / (kMostWarpsOfBlock * kWeightBytes + kTiles * kTileBytes);
+  static constexpr int kSteps = kMostSteps >= 16 ? 4 : kMostSteps >= 8 ? 2 : 1;  // of a stage
+  static constexpr int kCount = kMostSteps / kSteps;
+  static_assert(kCount >= 2);
+  /// A stage's bytes: each warp's weights, then each tile's activations.
+  static constexpr int kPanelStride = kSteps * kWeightBytes;
+  static constexpr int kTileStride = kSteps * kTileBytes;
+  static constexpr int bytes(int warps) { return warps * kPanelStride + kTiles * kTileStride; }
+};
+
+/// A warp's copy of a multiple of 16 bytes.
+__device__ void copy_by_warp(AsyncCopies& copies, std::byte* to, const std::byte* from, int bytes) {
+  constexpr int kChunk = 16;
+  for (int i = lane_of_warp() * kChunk; i < bytes; i += kWarpThreads * kChunk) {
+    copies.copy16(to + i, from + i);
+  }
+}
+
+/// This lane's sums of a panel, a segment and the tiles from `first_tile` on, to their places in
+/// sums [segments, row_count, weight.rows].
+template <WeightFormat kFormat, int kTiles>
+__device__ void store_sums(const DeviceMatrixView& weight, const float (&own)[kTiles][4],
+                           std::int64_t panel, std::int64_t first_tile, std::int32_t segment,
+                           std::int64_t row_count, float* sums) {
+  PACELINE_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    PACELINE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::int64_t row = (first_tile + tile) * kTileRows + lane_of_warp() % 4 * 2 + i % 2;
+      const std::int64_t output = panel * kPanel + lane_of_warp() / 4 + i / 2 * 8;
+      if (row >= row_count || output >= weight.rows) continue;
+      float sum = own[tile][i];
+      if constexpr (kFormat == WeightFormat::kInt8Channel) {
+        // Of no inputs: +0, whatever the scale.
+        if (weight.segments[segment].steps > 0) sum *= weight.channel_scales[output];
+      }
+      sums[(segment * row_count + row) * weight.rows + output] = sum;
+    }
+  }
+}
+
+/// A block takes as many panels as it has warps, one segment, and kTiles tiles of rows. The weights
+/// of a panel and segment stand one behind the other and are read once.
+/// rows [row blocks, kTiles, panel_steps, row_bytes]; sums [segments, row_count, weight.rows].
+template <WeightFormat kFormat, int kTiles>
+__global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
+    linear_kernel(const DeviceMatrixView weight, const std::byte* rows, std::int64_t row_count,
+                  std::int64_t row_blocks, float* sums) {
+  using Of = Stages<kFormat, kTiles>;
+  // Row blocks that read the same weights run at the same time.
+  const std::int64_t row_block = blockIdx.x % row_blocks;
+  const std::int64_t rest = blockIdx.x / row_blocks;
+  const auto segment_index = static_cast<std::int32_t>(rest % weight.segment_count);
+  const std::int64_t panel = rest / weight.segment_count * warps_of_block() + warp_of_block();
+  const bool has_panel = panel < weight.panels;  // the last block's warps may lack one
+  const DeviceSegment segment = weight.segments[segment_index];
+
+  const std::byte* weights_from =
+      weight.steps + (panel * weight.panel_steps + segment.first_step) * Of::kWeightBytes;
+  const std::int64_t tile_bytes = std::int64_t{weight.panel_steps} * Of::kTileBytes;
+  const std::byte* rows_from =
+      rows + row_block * kTiles * tile_bytes + std::int64_t{segment.first_step} * Of::kTileBytes;
+  auto* const stages = dynamic_shared<std::byte>();
+  const int stage_bytes = Of::bytes(warps_of_block());
+  const int weights_at = warp_of_block() * Of::kPanelStride;  // in a stage
+  const int rows_at = warps_of_block() * Of::kPanelStride;
+
+  AsyncCopies copies;
+  const auto copy_stage = [&](int stage) {
+    const std::int64_t first = std::int64_t{stage} * Of::kSteps;
+    const int steps = static_cast<int>(std::min<std::int64_t>(Of::kSteps, segment.steps - first));
+    std::byte* to = stages + stage % Of::kCount * stage_bytes;
+    if (has_panel) {
+      copy_by_warp(copies, to + weights_at, weights_from + first * Of::kWeightBytes,
+                   steps * Of::kWeightBytes);
+    }
+    for (int tile = warp_of_block(); tile < kTiles; tile += warps_of_block()) {
+      copy_by_warp(copies, to + rows_at + tile * Of::kTileStride,
+                   rows_from + tile * tile_bytes + first * Of::kTileBytes, steps * Of::kTileBytes);
+    }
+    copies.commit();
+  };
+
+  float own[kTiles][4] = {};
+  for (int stage = 0; stage < Of::kCount - 1; ++stage) copy_stage(stage);
+  for (int stage = 0; stage * Of::kSteps < segment.steps; ++stage) {
+    copies.wait<Of::kCount - 2>();
+    // This stage has come for all, and all are done with the one before, whose place is free.
+    __syncthreads();
+    copy_stage(stage + Of::kCount - 1);
+    if (!has_panel) continue;
+    const std::byte* from = stages + stage % Of::kCount * stage_bytes;
+    const auto add = [&](int step) {
+      add_step<kFormat, Of::kTileStride>(from + weights_at + step * Of::kWeightBytes,
+                                         from + rows_at + step * Of::kTileBytes, own);
+    };
+    const int left = segment.steps - stage * Of::kSteps;
+    if (left >= Of::kSteps) {  // without a branch between them: their loads go ahead
+      PACELINE_UNROLL
+      for (int step = 0; step < Of::kSteps; ++step) add(step);
+    } else {
+      for (int step = 0; step < left; ++step) add(step);
+    }
+  }
+
+  if (has_panel) {
+    store_sums<kFormat>(weight, own, panel, row_block * kTiles, segment_index, row_count, sums);
+  }
+}
+
+/// sums [segments, size], out [the reduction's outputs, size].
+__global__ void merge_segments_kernel(const DeviceMatrixView weight, const float* sums,
+                                      std::int64_t size, float* out) {
+  for (std::int64_t i = first_element(); i < size; i += element_step()) {
+    float stack[kMaxReductionDepth];
+    const int outputs = add_partials(
+        sums + i, size, weight.segment_count,
+        [&](int segment) { return weight.segments[segment].merges; }, stack);
+    for (int o = 0; o < outputs; ++o) out[o * size + i] = stack[o];
+  }
+}
+
+// ---- the host's part
+
+/// How the rows are dealt to blocks.
+struct RowBlocks {
+  int tiles = 1;  // of a block: 1, 2, 4 or 8
+  std::int64_t blocks = 0;
+};
+
+RowBlocks row_blocks(std::int64_t rows) {
+  constexpr int kMostTiles = 8;
+  RowBlocks dealt;
+  while (dealt.tiles < kMostTiles && dealt.tiles * kTileRows < rows) dealt.tiles *= 2;
+  dealt.blocks = (rows + dealt.tiles * kTileRows - 1) / (dealt.tiles * kTileRows);
+  return dealt;
+}
+
+struct Workspace {
+  std::size_t rows = 0;  // bytes
+  std::size_t sums = 0;
+};
+
+Workspace workspace_of(const DeviceMatrixView& weight, const Reduction& reduction,
+                       std::int64_t rows) {
+  const RowBlocks dealt = row_blocks(rows);
+  const std::int64_t steps = dealt.blocks * dealt.tiles * weight.panel_steps;
+  Workspace workspace;
+  workspace.rows = static_cast<std::size_t>(steps * step_layout(weight.format).row_bytes);
+  if (reduction.outputs() != weight.segment_count) {
+    workspace.sums =
+        static_cast<std::size_t>(weight.segment_count * rows * weight.rows) * sizeof(float);
+  }
+  return workspace;
+}
+
+const DeviceMatrix& device_matrix(const PackedMatrix* matrix) {
+  const auto* own = dynamic_cast<const DeviceMatrix*>(matrix);
+  if (own == nullptr) fail("linear: the matrix was packed by another backend");
+  return *own;
+}
+
+/// Several warps share a block's rows, as long as there are blocks for every multiprocessor.
+int warps_for(std::int64_t tasks) {
+  constexpr std::int64_t kBlocksEnough = 256;
+  int warps = kMostWarpsOfBlock;
+  while (warps > 1 && tasks / warps < kBlocksEnough) warps /= 2;
+  return warps;
+}
+
+template <WeightFormat kFormat, int kTiles>
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
+              std::int64_t row_blocks, float* sums, cudaStream_t stream) {
+  using Of = Stages<kFormat, kTiles>;
+  const int warps = warps_for(weight.panels * weight.segment_count * row_blocks);
+  const std::int64_t panel_blocks = (weight.panels + warps - 1) / warps;
+  launch("linear",
+         {panel_blocks * weight.segment_count * row_blocks, warps * kWarpThreads,
+          static_cast<std::size_t>(Of::kCount * Of::bytes(warps))},
+         stream, linear_kernel<kFormat, kTiles>, weight, rows, row_count, row_blocks, sums);
+}
+
+template <WeightFormat kFormat>
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
+              float* sums, cudaStream_t stream) {
+  const RowBlocks dealt = row_blocks(row_count);
+  switch (dealt.tiles) {
+    case 1:
+      return multiply<kFormat, 1>(weight, rows, row_count, dealt.blocks, sums, stream);
+    case 2:
+      return multiply<kFormat, 2>(weight, rows, row_count, dealt.blocks, sums, stream);
+    case 4:
+      return multiply<kFormat, 4>(weight, rows, row_count, dealt.blocks, sums, stream);
+    default:
+      return multiply<kFormat, 8>(weight, rows, row_count, dealt.blocks, sums, stream);
+  }
+}
+
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
+              float* sums, cudaStream_t stream) {
+  switch (weight.format) {
+    case WeightFormat::kFp32:
+      return multiply<WeightFormat::kFp32>(weight, rows, row_count, sums, stream);
+    case WeightFormat::kBf16:
+      return multiply<WeightFormat::kBf16>(weight, rows, row_count, sums, stream);
+    case WeightFormat::kFp16:
+      return multiply<WeightFormat::kFp16>(weight, rows, row_count, sums, stream);
+    case WeightFormat::kInt8Channel:
+      return multiply<WeightFormat::kInt8Channel>(weight, rows, row_count, sums, stream);
+    case WeightFormat::kInt8Group:
+      return multiply<WeightFormat::kInt8Group>(weight, rows, row_count, sums, stream);
+    case WeightFormat::kInt4Group:
+      return multiply<WeightFormat::kInt4Group>(weight, rows, row_count, sums, stream);
+  }
+}
+
+}  // namespace
+
+std::size_t linear_workspace_bytes(const PackedMatrix& weight, std::int64_t rows) {
+  const Workspace workspace = workspace_of(device_matrix(&weight).view(), weight.reduction(), rows);
+  return workspace.rows + workspace.sums;
+}
+
+void linear(const LinearParams& params, std::span<std::byte> workspace, cudaStream_t stream) {
+  const DeviceMatrix& matrix = device_matrix(params.weight);
+  const DeviceMatrixView& weight = matrix.view();
+  const Workspace needed = workspace_of(weight, matrix.reduction(), params.rows);
+  if (workspace.size() < needed.rows + needed.sums) {
+    fail("linear: a workspace of " + std::to_string(workspace.size()) + " bytes, expected " +
+         std::to_string(needed.rows + needed.sums));
+  }
+  std::byte* rows = workspace.data();
+  const bool merges = needed.sums > 0;
+  auto* sums = merges ? reinterpret_cast<float*>(rows + needed.rows) : params.out;
+  const RowBlocks dealt = row_blocks(params.rows);
+  lay_out_rows(weight, params.in, params.rows, dealt.blocks * dealt.tiles, rows, stream);
+  multiply(weight, rows, params.rows, sums, stream);
+  if (!merges) return;
+  const std::int64_t size = params.rows * weight.rows;
+  launch("linear", shape_of_elements(size), stream, merge_segments_kernel, weight, sums, size,
+         params.out);
+}
+
+}  // namespace paceline::kernels::cuda
