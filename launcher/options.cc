@@ -151,7 +151,7 @@ void add_options(CLI::App& command, DraftOptions& options) {
       ->group("Speculation (changes the speed, never the answers)");
   command
       .add_option("--drafter-weights", options.weights, "Weight format to compute the drafter in")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}))
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
 }

@@ -11,6 +11,9 @@
 namespace paceline::kernels::cpu {
 namespace {
 
+/// Fewer than these in a group are not worth reading its keys for once more.
+constexpr int kFewestQueries = 8;
+
 /// The query heads in the order of their cache heads, those of one cache head together, at most
 /// kMaxQueries at a time.
 struct HeadGroups {
@@ -57,10 +60,11 @@ std::vector<IndexRange> row_groups(const AttentionParams& params, std::int64_t m
   return groups;
 }
 
-std::vector<AttentionGroup> attention_groups(const AttentionParams& params,
-                                             const HeadGroups& heads) {
+/// Groups of at most so many rows.
+std::vector<AttentionGroup> attention_groups(const AttentionParams& params, const HeadGroups& heads,
+                                             std::int64_t most_rows) {
   std::vector<AttentionGroup> groups;
-  for (const IndexRange rows : row_groups(params, AttentionGroup::kMaxQueries / heads.largest)) {
+  for (const IndexRange rows : row_groups(params, most_rows)) {
     AttentionGroup group;
     group.rows = rows;
     group.shared_end = std::numeric_limits<std::int32_t>::max();
@@ -77,6 +81,24 @@ std::vector<AttentionGroup> attention_groups(const AttentionParams& params,
       group.kv_head = params.kv_head[span[0]];
       groups.push_back(group);
     }
+  }
+  return groups;
+}
+
+/// Large groups read keys once for many queries, but few of them cannot be dealt evenly: three of
+/// eight rows keep one of two threads waiting for a third of the time, six of four do not.
+std::vector<AttentionGroup> dealt_groups(const AttentionParams& params, const HeadGroups& heads,
+                                         int threads) {
+  std::int64_t most_rows = AttentionGroup::kMaxQueries / heads.largest;
+  std::vector<AttentionGroup> groups = attention_groups(params, heads, most_rows);
+  const auto uneven = [&] {
+    const auto count = static_cast<int>(groups.size());
+    return count < 4 * threads && count % threads != 0;
+  };
+  most_rows = std::min(most_rows, params.rows);
+  while (uneven() && most_rows * heads.largest > kFewestQueries) {
+    most_rows = (most_rows + 1) / 2;
+    groups = attention_groups(params, heads, most_rows);
   }
   return groups;
 }
@@ -159,7 +181,7 @@ void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& poo
         params.kv.page_size, kAttentionBlock);
   if (params.rows == 0 || params.num_heads == 0) return;
   const HeadGroups heads(params);
-  const std::vector<AttentionGroup> groups = attention_groups(params, heads);
+  const std::vector<AttentionGroup> groups = dealt_groups(params, heads, pool.threads());
   const auto by_position = [](const AttentionGroup& group) { return group.last_position; };
   const std::int32_t longest = std::ranges::max(groups, {}, by_position).last_position;
   const bool few = groups.size() < 4 * static_cast<std::size_t>(pool.threads());

@@ -40,9 +40,9 @@ WeightFormat chosen_format(WeightChoice choice, WeightFormat stored) {
     case WeightChoice::kInt8:
       return WeightFormat::kInt8Channel;
     case WeightChoice::kInt4:
-      break;
+      return WeightFormat::kInt4Group;
   }
-  throw ConfigError("a drafter's weights cannot be int4: expected auto, fp32, bf16 or int8");
+  throw FatalError("no drafter weights {}", static_cast<int>(choice));
 }
 
 // Medusa's own code keeps its heads in a Python pickle, which can run any code: it is not read.
@@ -105,12 +105,22 @@ DrafterFiles DrafterFiles::open(const std::filesystem::path& directory, WeightCh
   DrafterConfig config = parse_drafter_config(json, path.string(), &checkpoint);
   drafter::check_fits(config, directory.string(),
                       {model.name, model.config.vocab_size, model.config.hidden_size});
-  chosen_format(weights, WeightFormat::kFp32);  // refuses what no drafter can be held in
   DrafterFiles files(std::move(config), paceline_quantized(json, path.string()),
                      std::move(checkpoint), weights, model);
+  files.check_weights();
   files.check_layout();
   files.check_numbers();
   return files;
+}
+
+void DrafterFiles::check_weights() const {
+  if (weights_ != WeightChoice::kInt4) return;
+  for (const drafter::HeadLinearShape& linear : drafter::linears_of(config_)) {
+    if (linear.k % kernels::kWeightGroup == 0) continue;
+    throw ConfigError(
+        "--drafter-weights int4: \"{}\" of {} has {} inputs, expected a multiple of {}",
+        linear.name, checkpoint_.path().string(), linear.k, kernels::kWeightGroup);
+  }
 }
 
 void DrafterFiles::check_layout() const {

@@ -53,6 +53,7 @@ class DrafterFiles final : public drafter::WeightSource {
   DrafterFiles(drafter::DrafterConfig config, bool quantized, Checkpoint checkpoint,
                WeightChoice weights, const DraftedModel& model);
 
+  void check_weights() const;
   void check_layout() const;
   void check_numbers() const;
   bool may_be_left_out(const std::string& name) const;

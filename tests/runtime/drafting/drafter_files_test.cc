@@ -88,7 +88,11 @@ TEST_F(DrafterFilesTest, ConvertsToTheFormatAskedFor) {
   EXPECT_EQ(format(WeightChoice::kAuto), WeightFormat::kFp32);
   EXPECT_EQ(format(WeightChoice::kBf16), WeightFormat::kBf16);
   EXPECT_EQ(format(WeightChoice::kInt8), WeightFormat::kInt8Channel);
-  EXPECT_THAT(refusal([&] { open(written, WeightChoice::kInt4); }), HasSubstr("int4"));
+  EXPECT_EQ(format(WeightChoice::kInt4), WeightFormat::kInt4Group);
+  WrittenDrafter narrow;
+  narrow.config["exit_dim"] = 16;
+  EXPECT_THAT(refusal([&] { open(narrow, WeightChoice::kInt4); }),
+              HasSubstr("16 inputs, expected a multiple of 32"));
 }
 
 TEST_F(DrafterFilesTest, ReadsIntegerMatricesThatTheConfigAnnounces) {
