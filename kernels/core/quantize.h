@@ -27,6 +27,13 @@ PACELINE_HOST_DEVICE inline GroupScale group_scale(std::uint32_t largest_magnitu
   return {largest / 127.0f, 127.0f / largest};
 }
 
+/// An element of a group of that scale: x * inverse rounded to nearest even, within [-127, 127]; 0
+/// if the scale is NaN or zero.
+PACELINE_HOST_DEVICE inline std::int8_t quantize_element(float x, const GroupScale& scale) {
+  if (scale.inverse == 0) return 0;
+  return static_cast<std::int8_t>(std::clamp(std::nearbyint(x * scale.inverse), -127.0f, 127.0f));
+}
+
 /// Quantizes `count` activations of one group to q[0..group) (zeros behind `count`) with
 /// x ~ scale * q: q = round to nearest even of x * (127 / max|x|), within [-127, 127]; all zero if
 /// the scale is NaN or zero. Returns the scale; `sum` becomes the sum of q. The definition that
@@ -42,9 +49,7 @@ PACELINE_HOST_DEVICE inline float quantize_group(const float* in, int count, int
   const GroupScale scale = group_scale(largest);
   sum = 0;
   for (int i = 0; i < group; ++i) {
-    float scaled = 0;
-    if (i < count && scale.inverse != 0) scaled = std::nearbyint(in[i] * scale.inverse);
-    q[i] = static_cast<std::int8_t>(std::clamp(scaled, -127.0f, 127.0f));
+    q[i] = i < count ? quantize_element(in[i], scale) : std::int8_t{0};
     sum += q[i];
   }
   return scale.scale;
