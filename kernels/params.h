@@ -105,9 +105,15 @@ struct RopeTableParams {
   int head_dim = 0;
 };
 
-/// One rank's paged key/value cache. Element (page, layer, kv, head, slot, d), kv 0 = key, 1 =
-/// value, stands at ((((page * num_layers + layer) * 2 + kv) * num_heads + head) * page_size +
-/// slot) * head_dim + d.
+/// One rank's paged key/value cache. For each (page, layer, kv, head), kv 0 = key, 1 = value, in
+/// this order and without gaps, the elements [page_size, head_dim] and, in kInt8 alone, right
+/// behind them the scales of the slots, fp32 [page_size].
+///
+/// kInt8 rounds the head_dim elements of a key or value as one group (quantize_group in
+/// kernels/core/quantize.h): element ~ q * scale, scale = largest magnitude / 127. One that is not
+/// finite has the scale NaN, which spoils every row that sees it. The scale is fp32 so that every
+/// finite key and value has a finite scale, rounded once; 16 slots keep everything aligned to 16
+/// bytes whatever head_dim is.
 struct KvPool {
   std::byte* data = nullptr;
   KvFormat format = KvFormat::kBf16;

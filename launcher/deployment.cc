@@ -11,6 +11,18 @@
 #include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
+namespace {
+
+/// `name` as --kv-format takes it.
+kernels::KvFormat choose_kv_format(std::string_view name, const runtime::WeightFormats& weights) {
+  if (name == "fp32") return kernels::KvFormat::kFp32;
+  if (name == "bf16") return kernels::KvFormat::kBf16;
+  if (name == "int8") return kernels::KvFormat::kInt8;
+  return weights.linear == kernels::WeightFormat::kFp32 ? kernels::KvFormat::kFp32
+                                                        : kernels::KvFormat::kBf16;
+}
+
+}  // namespace
 
 std::string size_text(std::uint64_t bytes) {
   const auto size = static_cast<double>(bytes);
@@ -134,10 +146,7 @@ void Deployment::read_model(const ModelOptions& options) {
   runtime::check_checkpoint(*checkpoint_, config_);
   formats_ =
       runtime::choose_formats(*checkpoint_, config_, runtime::parse_weight_choice(options.weights));
-  const bool fp32 =
-      options.kv_format == "fp32" ||
-      (options.kv_format == "auto" && formats_.linear == kernels::WeightFormat::kFp32);
-  kv_format_ = fp32 ? kernels::KvFormat::kFp32 : kernels::KvFormat::kBf16;
+  kv_format_ = choose_kv_format(options.kv_format, formats_);
 }
 
 std::int32_t Deployment::kv_pages(std::uint64_t memory, int sequences) {

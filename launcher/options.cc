@@ -51,7 +51,7 @@ void add_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--kv-format", options.kv_format,
                   "Key/value cache format; auto: fp32 with fp32 weights, else bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8"}))
       ->capture_default_str()
       ->group("Model");
   command

@@ -23,7 +23,15 @@ std::string_view format_name(WeightFormat format) {
 }
 
 std::string_view format_name(KvFormat format) {
-  return format == KvFormat::kFp32 ? "fp32" : "bf16";
+  switch (format) {
+    case KvFormat::kFp32:
+      return "fp32";
+    case KvFormat::kBf16:
+      return "bf16";
+    case KvFormat::kInt8:
+      return "int8";
+  }
+  throw FatalError("unknown key/value format {}", static_cast<int>(format));
 }
 
 }  // namespace paceline::kernels

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -16,7 +17,24 @@ enum class WeightFormat {
 };
 
 /// How keys and values are rounded when they are written to the cache.
-enum class KvFormat { kFp32, kBf16 };
+enum class KvFormat {
+  kFp32,
+  kBf16,
+  kInt8,  // int8, one fp32 scale per key and per value (see KvPool)
+};
+
+/// Bytes of one stored element of a key or value.
+constexpr std::size_t element_bytes(KvFormat format) {
+  switch (format) {
+    case KvFormat::kFp32:
+      return 4;
+    case KvFormat::kBf16:
+      return 2;
+    case KvFormat::kInt8:
+      return 1;
+  }
+  return 0;
+}
 
 /// Inputs that share one weight scale in the group formats.
 inline constexpr int kWeightGroup = 32;
@@ -37,6 +55,7 @@ constexpr int activation_group(WeightFormat format) {
 
 /// "fp32", "bf16", "fp16", "int8", "int8g32", "int4g32": as they stand in the `numerics_id`.
 std::string_view format_name(WeightFormat format);
+/// "fp32", "bf16", "int8".
 std::string_view format_name(KvFormat format);
 
 }  // namespace paceline::kernels

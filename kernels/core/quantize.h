@@ -27,12 +27,11 @@ PACELINE_HOST_DEVICE inline GroupScale group_scale(std::uint32_t largest_magnitu
   return {largest / 127.0f, 127.0f / largest};
 }
 
-/// One activation of a group: x * (127 / max|x|) rounded to nearest even, within [-127, 127]; zero
-/// if the group's scale is NaN or zero.
-PACELINE_HOST_DEVICE inline std::int8_t quantize(float value, const GroupScale& scale) {
+/// An element of a group of that scale: x * inverse rounded to nearest even, within [-127, 127]; 0
+/// if the scale is NaN or zero.
+PACELINE_HOST_DEVICE inline std::int8_t quantize_element(float x, const GroupScale& scale) {
   if (scale.inverse == 0) return 0;
-  return static_cast<std::int8_t>(
-      std::clamp(std::nearbyint(value * scale.inverse), -127.0f, 127.0f));
+  return static_cast<std::int8_t>(std::clamp(std::nearbyint(x * scale.inverse), -127.0f, 127.0f));
 }
 
 /// Quantizes `count` activations of one group to q[0..group) (zeros behind `count`) with
@@ -49,7 +48,7 @@ PACELINE_HOST_DEVICE inline float quantize_group(const float* in, int count, int
   const GroupScale scale = group_scale(largest);
   sum = 0;
   for (int i = 0; i < group; ++i) {
-    q[i] = i < count ? quantize(in[i], scale) : std::int8_t{0};
+    q[i] = i < count ? quantize_element(in[i], scale) : std::int8_t{0};
     sum += q[i];
   }
   return scale.scale;

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -37,35 +38,54 @@ HWY_INLINE FloatVec load_element(const std::uint16_t* bf16) {
   return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(du16, bf16))));
 }
 
+HWY_INLINE FloatVec load_element(const std::int8_t* from) {
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<std::int8_t, FloatTag> di8;
+  return hn::ConvertTo(FloatTag(), hn::PromoteTo(di, hn::LoadU(di8, from)));
+}
+
 /// The keys or values of one block, in the pool's format. They are widened as they are used:
 /// copies would cost more than widening them for every few queries.
 template <class Element>
 class KvBlock {
  public:
+  static constexpr bool kScaled = std::is_same_v<Element, std::int8_t>;
+
   /// Rows of positions begin ... begin + count - 1, as `row` sees them; the other pointers repeat
   /// the first.
   HWY_INLINE void find(const AttentionParams& params, const AttentionGroup& group,
                        const RowPlace& row, KvPart part, std::int32_t begin, int count) {
     const KvPool& kv = params.kv;
-    const auto at = [&](std::int32_t slot) {
-      return reinterpret_cast<const Element*>(kv.data) + kv_offset(kv, params.page_table,
-                                                                   row.sequence, slot, params.layer,
-                                                                   part, group.kv_head);
+    const auto* data = reinterpret_cast<const Element*>(kv.data);
+    const auto offset = [&](std::int32_t slot) {
+      return kv_offset(kv, params.page_table, row.sequence, slot, params.layer, part,
+                       group.kv_head);
     };
     if (begin + count <= row.base) {
       // 16 aligned slots never straddle a page.
-      const Element* first = at(begin);
-      for (int j = 0; j < count; ++j) rows_[j] = first + std::int64_t{j} * kv.head_dim;
+      const std::int64_t first = offset(begin);
+      for (int j = 0; j < count; ++j) rows_[j] = data + first + std::int64_t{j} * kv.head_dim;
+      if constexpr (kScaled) std::copy_n(&kv_scale(kv, first, begin), count, scales_);
     } else {
       for (int j = 0; j < count; ++j) {
-        rows_[j] = at(slot_of_position(row, params.ancestors, begin + j));
+        const std::int32_t slot = slot_of_position(row, params.ancestors, begin + j);
+        const std::int64_t at = offset(slot);
+        rows_[j] = data + at;
+        if constexpr (kScaled) scales_[j] = kv_scale(kv, at, slot);
       }
     }
     if (kv.head_dim % kLanes != 0) pad(kv.head_dim, count);
     for (int j = count; j < kAttentionBlock; ++j) rows_[j] = rows_[0];
+    if constexpr (kScaled) std::fill(scales_ + count, scales_ + kAttentionBlock, 0.0f);
   }
 
   HWY_INLINE const Element* row(int j) const { return rows_[j]; }
+
+  /// What belongs to keys or values v * kWidth and following, times their scales.
+  HWY_INLINE FloatVec scaled(FloatVec x, int v) const {
+    if constexpr (kScaled) x = hn::Mul(x, hn::LoadU(FloatTag(), scales_ + v * kWidth));
+    return x;
+  }
 
   /// Asks for what stands `blocks` blocks behind this one, in its page or beyond.
   HWY_INLINE void prefetch(int head_dim, int blocks) const {
@@ -89,6 +109,7 @@ class KvBlock {
   }
 
   const Element* rows_[kAttentionBlock];
+  float scales_[kAttentionBlock];  // if kScaled
   alignas(64) Element copies_[kAttentionBlock * kMaxHeadDim];
 };
 
@@ -111,7 +132,7 @@ HWY_INLINE FloatVec add_adjacent_blocks(FloatVec x, FloatVec y) {
                  hn::OddEvenBlocks(y, hn::SwapAdjacentBlocks(x)));
 }
 
-/// Dot products of each query with the block's 16 keys, times the scale.
+/// Dot products of each query with the block's 16 keys, times the keys' scales and the scale.
 template <int kQueries, class Element>
 HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<Element>& keys,
                       std::int64_t dim, FloatVec scale, FloatVec (*scores)[kVectors]) {
@@ -141,7 +162,9 @@ HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<El
                                       add_halves(sums[q][2], sums[q][3]));
       }
     }
-    for (int q = 0; q < kQueries; ++q) scores[q][0] = hn::Mul(sum_blocks(w[q]), scale);
+    for (int q = 0; q < kQueries; ++q) {
+      scores[q][0] = hn::Mul(keys.scaled(sum_blocks(w[q]), 0), scale);
+    }
   } else {
     for (int half = 0; half < kVectors; ++half) {
       FloatVec w[kQueries][4];
@@ -166,7 +189,9 @@ HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<El
               add_adjacent_blocks(hn::Add(low[q][0], high[q][0]), hn::Add(low[q][1], high[q][1]));
         }
       }
-      for (int q = 0; q < kQueries; ++q) scores[q][half] = hn::Mul(sum_blocks(w[q]), scale);
+      for (int q = 0; q < kQueries; ++q) {
+        scores[q][half] = hn::Mul(keys.scaled(sum_blocks(w[q]), half), scale);
+      }
     }
   }
 }
@@ -263,6 +288,13 @@ HWY_INLINE void add_block(const QueryStates& queries, int first, const KvBlock<E
   for (int q = 0; q < kQueries; ++q) {
     rescale[q] = weigh(scores[q], visible[q], queries.state.max[first + q],
                        queries.state.sum[first + q], weights[q]);
+    if constexpr (KvBlock<Element>::kScaled) {
+      const FloatTag d;
+      for (int v = 0; v < kVectors; ++v) {
+        float* some = weights[q] + v * kWidth;
+        hn::StoreU(values.scaled(hn::LoadU(d, some), v), d, some);
+      }
+    }
     alike &= visible[q] == visible[0];
   }
   float* out = queries.state.out + first * dim;
@@ -369,10 +401,13 @@ void attention_segment(const AttentionParams& params, const AttentionGroup& grou
   std::fill_n(state.max, queries, -std::numeric_limits<float>::infinity());
   std::fill_n(state.sum, queries, 0.0f);
   std::fill_n(state.out, queries * dim, 0.0f);
-  if (params.kv.format == KvFormat::kFp32) {
-    add_segment<float>(params, group, begin, query, state);
-  } else {
-    add_segment<std::uint16_t>(params, group, begin, query, state);
+  switch (params.kv.format) {
+    case KvFormat::kFp32:
+      return add_segment<float>(params, group, begin, query, state);
+    case KvFormat::kBf16:
+      return add_segment<std::uint16_t>(params, group, begin, query, state);
+    case KvFormat::kInt8:
+      return add_segment<std::int8_t>(params, group, begin, query, state);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
+#include "kernels/core/quantize.h"
 #include "kernels/core/reduction.h"
 #include "kernels/cpu/exact_math-inl.h"
 #include "kernels/cpu/lanes-inl.h"
@@ -141,6 +142,44 @@ HWY_INLINE void store_bf16(const float* from, std::uint16_t* to, int size) {
   for (; i < size; ++i) to[i] = fp32_to_bf16(from[i]);
 }
 
+/// quantize_group of all elements as one group; returns the scale.
+HWY_INLINE float store_int8(const float* from, std::int8_t* to, int size) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<std::int8_t, FloatTag> di8;
+  auto largest = hn::Zero(di);
+  for (int i = 0; i < size; i += kWidth) {
+    const auto bits = hn::BitCast(di, load_part(from, i, size));
+    largest = hn::Max(largest, hn::And(bits, hn::Set(di, 0x7fffffff)));
+  }
+  const std::int32_t magnitude = hn::GetLane(hn::MaxOfLanes(di, largest));
+  const GroupScale scale = group_scale(static_cast<std::uint32_t>(magnitude));
+  int i = 0;
+  for (; scale.inverse != 0 && i + kWidth <= size; i += kWidth) {
+    const auto scaled = hn::Mul(hn::LoadU(d, from + i), hn::Set(d, scale.inverse));
+    hn::StoreU(hn::DemoteTo(di8, hn::NearestInt(scaled)), di8, to + i);
+  }
+  for (; i < size; ++i) to[i] = quantize_element(from[i], scale);
+  return scale.scale;
+}
+
+/// Rounds a key or value to the pool's format. `offset` as kv_offset gives it.
+HWY_INLINE void store_head(const KvPool& kv, std::int64_t offset, std::int32_t slot,
+                           const float* head) {
+  switch (kv.format) {
+    case KvFormat::kFp32:
+      std::copy_n(head, kv.head_dim, reinterpret_cast<float*>(kv.data) + offset);
+      return;
+    case KvFormat::kBf16:
+      store_bf16(head, reinterpret_cast<std::uint16_t*>(kv.data) + offset, kv.head_dim);
+      return;
+    case KvFormat::kInt8:
+      kv_scale(kv, offset, slot) =
+          store_int8(head, reinterpret_cast<std::int8_t*>(kv.data) + offset, kv.head_dim);
+      return;
+  }
+}
+
 void rope_append(const RopeAppendParams& params, IndexRange rows) {
   const KvPool& kv = params.kv;
   const int heads = params.num_heads + 2 * kv.num_heads;
@@ -157,11 +196,7 @@ void rope_append(const RopeAppendParams& params, IndexRange rows) {
       const std::int64_t offset =
           kv_offset(kv, params.page_table, at.sequence, at.slot, params.layer,
                     h < kv.num_heads ? KvPart::kKey : KvPart::kValue, h % kv.num_heads);
-      if (kv.format == KvFormat::kFp32) {
-        std::copy_n(head, kv.head_dim, reinterpret_cast<float*>(kv.data) + offset);
-      } else {
-        store_bf16(head, reinterpret_cast<std::uint16_t*>(kv.data) + offset, kv.head_dim);
-      }
+      store_head(kv, offset, at.slot, head);
     }
   }
 }

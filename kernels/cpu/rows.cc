@@ -103,23 +103,27 @@ void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPoo
 void compact_kv(const CompactKvParams& params, const RowOps&, ThreadPool& pool) {
   check_moves(params);
   const KvPool& kv = params.kv;
-  const std::size_t element = kv.format == KvFormat::kFp32 ? 4 : 2;
+  const std::size_t element = element_bytes(kv.format);
   const std::size_t bytes = static_cast<std::size_t>(kv.head_dim) * element;
   // A layer's keys, or its values, are moved by one thread, in order.
   const std::int64_t per_part = params.count * kv.num_heads * kv.head_dim;
   split(pool, 2 * kv.num_layers, rows_of(kCheapElements * 4, per_part), 1, [&](IndexRange parts) {
     for (std::int64_t part = parts.begin; part < parts.end; ++part) {
-      const auto row = [&](const KvMove& move, std::int32_t slot, int head) {
-        return kv.data + static_cast<std::size_t>(kv_offset(kv, params.page_table, move.sequence,
-                                                            slot, static_cast<int>(part / 2),
-                                                            static_cast<KvPart>(part % 2), head)) *
-                             element;
+      const auto offset = [&](const KvMove& move, std::int32_t slot, int head) {
+        return kv_offset(kv, params.page_table, move.sequence, slot, static_cast<int>(part / 2),
+                         static_cast<KvPart>(part % 2), head);
       };
       for (std::int64_t i = 0; i < params.count; ++i) {
         const KvMove& move = params.moves[i];
         if (move.from == move.to) continue;
         for (int head = 0; head < kv.num_heads; ++head) {
-          std::memcpy(row(move, move.to, head), row(move, move.from, head), bytes);
+          const std::int64_t from = offset(move, move.from, head);
+          const std::int64_t to = offset(move, move.to, head);
+          std::memcpy(kv.data + static_cast<std::size_t>(to) * element,
+                      kv.data + static_cast<std::size_t>(from) * element, bytes);
+          if (kv.format == KvFormat::kInt8) {
+            kv_scale(kv, to, move.to) = kv_scale(kv, from, move.from);
+          }
         }
       }
     }

@@ -66,13 +66,29 @@ std::size_t shared_bytes(int head_dim) {
 /// The threads of this one's half of its warp.
 __device__ unsigned half_warp() { return 0xffffu << (lane_of_warp() & kLanes); }
 
+/// As stored, widened to fp32.
 template <KvFormat kFormat>
 __device__ float cache_element(const KvPool& pool, std::int64_t at) {
   if constexpr (kFormat == KvFormat::kFp32) {
     return reinterpret_cast<const float*>(pool.data)[at];
-  } else {
+  } else if constexpr (kFormat == KvFormat::kBf16) {
     return bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(pool.data)[at]);
+  } else {
+    return static_cast<float>(reinterpret_cast<const std::int8_t*>(pool.data)[at]);
   }
+}
+
+/// Where a key or value stands.
+struct CacheRow {
+  std::int64_t at;  // its first element
+  std::int32_t slot;
+};
+
+/// What its elements, as stored, are to be multiplied by, if they are; `next` rows further on in
+/// its page.
+template <KvFormat kFormat>
+__device__ float cache_scale(const KvPool& pool, const CacheRow& row, int next = 0) {
+  return kFormat == KvFormat::kInt8 ? (&kv_scale(pool, row.at, row.slot))[next] : 1.0f;
 }
 
 /// One block's work; `kPerThread` queries' outputs are held by a thread.
@@ -114,11 +130,12 @@ class QueryBlock {
   }
 
  private:
-  __device__ std::int64_t place(int row, std::int32_t position, KvPart part) const {
+  __device__ CacheRow place(int row, std::int32_t position, KvPart part) const {
     const RowPlace& at = params_.rows_at[row];
-    return kv_offset(params_.kv, params_.page_table, at.sequence,
-                     slot_of_position(at, params_.ancestors, position), params_.layer, part,
-                     kv_head_);
+    const std::int32_t slot = slot_of_position(at, params_.ancestors, position);
+    return {
+        kv_offset(params_.kv, params_.page_table, at.sequence, slot, params_.layer, part, kv_head_),
+        slot};
   }
 
   __device__ void score(std::int32_t begin) {
@@ -130,14 +147,14 @@ class QueryBlock {
       float key[kMostHeadDim / kLanes];
       for (int q = 0; q < count_; ++q) {
         if (j >= visible(q, begin)) continue;
-        const std::int64_t at = place(shared_.row[q], begin + j, KvPart::kKey);
-        if (at != loaded) {
+        const CacheRow found = place(shared_.row[q], begin + j, KvPart::kKey);
+        if (found.at != loaded) {
           PACELINE_UNROLL
           for (int i = 0; i < kMostHeadDim / kLanes; ++i) {
             const int d = i * kLanes + lane;
-            key[i] = d < dim ? cache_element<kFormat>(params_.kv, at + d) : 0.0f;
+            key[i] = d < dim ? cache_element<kFormat>(params_.kv, found.at + d) : 0.0f;
           }
-          loaded = at;
+          loaded = found.at;
         }
         const float* query = shared_.queries + q * dim;
         float sum = 0;
@@ -147,7 +164,9 @@ class QueryBlock {
           if (i * kLanes < dim) sum = std::fma(d < dim ? query[d] : 0.0f, key[i], sum);
         }
         sum = sum_lanes_of_threads(sum, half_warp());
-        if (lane == 0) shared_.scores[q][j] = sum * params_.scale;
+        if (lane == 0) {
+          shared_.scores[q][j] = sum * cache_scale<kFormat>(params_.kv, found) * params_.scale;
+        }
       }
     }
   }
@@ -188,6 +207,7 @@ class QueryBlock {
       const int from = block * kAttentionBlock;
       std::int64_t loaded = -1;
       float value[kAttentionBlock];
+      float scale[kAttentionBlock];
       PACELINE_UNROLL
       for (int i = 0; i < kPerThread; ++i) {
         const int q = first_query() + i;
@@ -197,22 +217,27 @@ class QueryBlock {
         // Slots of the cache's pages follow each other in whole blocks, ancestors' do not.
         const bool in_order =
             begin + from + std::min(seen, int{kAttentionBlock}) <= params_.rows_at[row].base;
-        const std::int64_t at = in_order ? place(row, begin + from, KvPart::kValue) : -1;
-        if (!in_order || at != loaded) {
+        const CacheRow first = place(row, begin + from, KvPart::kValue);
+        if (!in_order || first.at != loaded) {
           PACELINE_UNROLL
           for (int j = 0; j < kAttentionBlock; ++j) {
-            if (in_order || j < seen) {
-              value[j] = cache_element<kFormat>(
-                  params_.kv, d + (in_order ? at + std::int64_t{j} * dim
-                                            : place(row, begin + from + j, KvPart::kValue)));
+            if (in_order) {
+              value[j] = cache_element<kFormat>(params_.kv, first.at + std::int64_t{j} * dim + d);
+              scale[j] = cache_scale<kFormat>(params_.kv, first, j);
+            } else if (j < seen) {
+              const CacheRow found = place(row, begin + from + j, KvPart::kValue);
+              value[j] = cache_element<kFormat>(params_.kv, found.at + d);
+              scale[j] = cache_scale<kFormat>(params_.kv, found);
             }
           }
-          loaded = at;
+          loaded = in_order ? first.at : -1;
         }
         out[i] *= shared_.rescale[q][block];
         PACELINE_UNROLL
         for (int j = 0; j < kAttentionBlock; ++j) {
-          if (j < seen) out[i] = std::fma(shared_.scores[q][from + j], value[j], out[i]);
+          if (j < seen) {
+            out[i] = std::fma(shared_.scores[q][from + j] * scale[j], value[j], out[i]);
+          }
         }
       }
     }
@@ -365,10 +390,16 @@ int segments_of(const AttentionParams& params) {
 }
 
 template <KvFormat kFormat>
-auto kernel_for(int head_dim) {
+auto* kernel_for(int head_dim) {
   if (head_dim <= kThreads / 4) return attention_kernel<kFormat, kQueries / 4>;
   if (head_dim <= kThreads / 2) return attention_kernel<kFormat, kQueries / 2>;
   return attention_kernel<kFormat, kQueries>;
+}
+
+auto* kernel_for(const KvPool& kv) {
+  if (kv.format == KvFormat::kFp32) return kernel_for<KvFormat::kFp32>(kv.head_dim);
+  if (kv.format == KvFormat::kInt8) return kernel_for<KvFormat::kInt8>(kv.head_dim);
+  return kernel_for<KvFormat::kBf16>(kv.head_dim);
 }
 
 }  // namespace
@@ -392,10 +423,7 @@ void attention(const AttentionParams& params, float* workspace, cudaStream_t str
   const std::int64_t blocks = std::int64_t{chunks} * kv.num_heads;
   launch("attention",
          {workspace != nullptr ? blocks * segments : blocks, kThreads, shared_bytes(kv.head_dim)},
-         stream,
-         kv.format == KvFormat::kFp32 ? kernel_for<KvFormat::kFp32>(kv.head_dim)
-                                      : kernel_for<KvFormat::kBf16>(kv.head_dim),
-         params, group_heads(params), chunks, workspace, segments);
+         stream, kernel_for(kv), params, group_heads(params), chunks, workspace, segments);
   if (workspace == nullptr) return;
   launch("attention", shape_of_elements(params.rows * params.num_heads * kv.head_dim), stream,
          merge_kernel, params, static_cast<const float*>(workspace), segments);

@@ -96,7 +96,8 @@ class CudaBackend final : public Backend {
   }
 
   void linear(const LinearParams& params) override {
-    cuda::linear(params, linear_workspace(params), stream());
+    const std::size_t bytes = cuda::linear_workspace_bytes(*params.weight, params.rows);
+    cuda::linear(params, {workspace<std::byte>(static_cast<std::int64_t>(bytes)), bytes}, stream());
   }
   void embed(const EmbedParams& params) override { cuda::embed(params, stream()); }
   void sum_partials(const SumPartialsParams& params) override {

@@ -1,9 +1,13 @@
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
 
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
+#include "kernels/core/quantize.h"
+#include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
@@ -21,7 +25,8 @@ __device__ void store(const KvPool& pool, std::int64_t at, float value) {
   }
 }
 
-// A thread for each pair of elements that a rotation mixes, of each head and row.
+// A thread for each pair of elements that a rotation mixes, of each head and row. What kInt8 stores
+// depends on a whole key or value, and is left to the next kernel.
 __global__ void rope_append_kernel(const RopeAppendParams params) {
   const KvPool& kv = params.kv;
   const int half = kv.head_dim / 2;
@@ -47,7 +52,7 @@ __global__ void rope_append_kernel(const RopeAppendParams params) {
     }
     head[i] = x1;
     head[i + half] = x2;
-    if (h < params.num_heads) continue;
+    if (h < params.num_heads || kv.format == KvFormat::kInt8) continue;
     const RowPlace& at = params.rows_at[row];
     const std::int64_t offset =
         kv_offset(kv, params.page_table, at.sequence, at.slot, params.layer,
@@ -55,6 +60,30 @@ __global__ void rope_append_kernel(const RopeAppendParams params) {
     store(kv, offset + i, x1);
     store(kv, offset + i + half, x2);
   }
+}
+
+// A warp for each key and value that rope_append_kernel has left in qkv.
+__global__ void __launch_bounds__(kWarpThreads) store_int8_kernel(const RopeAppendParams params) {
+  const KvPool& kv = params.kv;
+  const std::int64_t row = blockIdx.x / static_cast<unsigned>(2 * kv.num_heads);
+  const int h = static_cast<int>(blockIdx.x % static_cast<unsigned>(2 * kv.num_heads));
+  const std::int64_t heads = params.num_heads + 2 * kv.num_heads;
+  const float* head = params.qkv + (row * heads + params.num_heads + h) * kv.head_dim;
+  std::uint32_t largest = 0;
+  for (int d = lane_of_warp(); d < kv.head_dim; d += kWarpThreads) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(head[d]) & 0x7fffffffu);
+  }
+  const GroupScale scale = group_scale(
+      reduce_block(largest, [](std::uint32_t a, std::uint32_t b) { return std::max(a, b); }));
+  const RowPlace& at = params.rows_at[row];
+  const std::int64_t offset =
+      kv_offset(kv, params.page_table, at.sequence, at.slot, params.layer,
+                h < kv.num_heads ? KvPart::kKey : KvPart::kValue, h % kv.num_heads);
+  auto* q = reinterpret_cast<std::int8_t*>(kv.data) + offset;
+  for (int d = lane_of_warp(); d < kv.head_dim; d += kWarpThreads) {
+    q[d] = quantize_element(head[d], scale);
+  }
+  if (threadIdx.x == 0) kv_scale(kv, offset, at.slot) = scale.scale;
 }
 
 constexpr int kMoveThreads = 64;
@@ -66,8 +95,9 @@ __device__ bool in_order(const KvMove* moves, std::int64_t i, bool first) {
 }
 
 // A block for each sequence's first move and each key or value row of a slot; those for other moves
-// have nothing to do. A thread makes all of the sequence's moves for its elements, one after the
-// other: what one overwrites an earlier one may have read.
+// have nothing to do. A thread makes all of the sequence's moves for its elements, the first one
+// also for an int8 row's scale, one after the other: what one overwrites an earlier one may have
+// read.
 template <typename Element>
 __global__ void __launch_bounds__(kMoveThreads) compact_kv_kernel(const CompactKvParams params) {
   const KvPool& kv = params.kv;
@@ -89,6 +119,9 @@ __global__ void __launch_bounds__(kMoveThreads) compact_kv_kernel(const CompactK
     for (int d = static_cast<int>(threadIdx.x); d < kv.head_dim; d += kMoveThreads) {
       data[to + d] = data[from + d];
     }
+    if (kv.format == KvFormat::kInt8 && threadIdx.x == 0) {
+      kv_scale(kv, to, params.moves[i].to) = kv_scale(kv, from, params.moves[i].from);
+    }
   }
 }
 
@@ -102,15 +135,19 @@ void rope_append(const RopeAppendParams& params, cudaStream_t stream) {
   const std::int64_t heads = params.num_heads + 2 * kv.num_heads;
   launch("rope_append", shape_of_elements(params.rows * heads * (kv.head_dim / 2)), stream,
          rope_append_kernel, params);
+  if (kv.format == KvFormat::kInt8) {
+    launch("rope_append", {params.rows * 2 * kv.num_heads, kWarpThreads}, stream, store_int8_kernel,
+           params);
+  }
 }
 
 void compact_kv(const CompactKvParams& params, cudaStream_t stream) {
   const KvPool& kv = params.kv;
   const std::int64_t rows = std::int64_t{kv.num_layers} * 2 * kv.num_heads;
-  launch("compact_kv", {params.count * rows, kMoveThreads}, stream,
-         kv.format == KvFormat::kFp32 ? compact_kv_kernel<std::uint32_t>
-                                      : compact_kv_kernel<std::uint16_t>,
-         params);
+  auto* kernel = compact_kv_kernel<std::uint32_t>;
+  if (kv.format == KvFormat::kBf16) kernel = compact_kv_kernel<std::uint16_t>;
+  if (kv.format == KvFormat::kInt8) kernel = compact_kv_kernel<std::uint8_t>;
+  launch("compact_kv", {params.count * rows, kMoveThreads}, stream, kernel, params);
 }
 
 }  // namespace paceline::kernels::cuda

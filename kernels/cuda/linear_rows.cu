@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kQuantizeThreads)
     const int row_of_tile = static_cast<int>(row % kTileRows);
     std::int32_t sum = 0;
     for (int j = 0; j < kPerLane; ++j) {
-      const std::int8_t q = quantize(values[j], scale);
+      const std::int8_t q = quantize_element(values[j], scale);
       sum += q;
       to[row_offset(kFormat, row_of_tile, j * kWarpThreads + lane)] = static_cast<std::byte>(q);
     }

@@ -16,12 +16,14 @@
 // The visible positions 0 ... p are cut into segments [0, 256), [256, 512), ..., a segment into
 // blocks of 16 positions, aligned likewise; only the last block can be short. In a segment, from
 // m = -inf, l = 0, o = 0, each block does
-//   s_j = dot(q, k_j) * scale          the dot in 16 lanes, for each visible j
+//   s_j = (dot(q, k_j) * x_j) * scale  the dot in 16 lanes, for each visible j
 //   m'  = max(m, max over j of s_j)    a NaN s_j is passed over here; p_j carries it on
 //   c   = exp(m - m'), p_j = exp(s_j - m')
 //   l   = fma(l, c, sum of p_j)        16 lanes, p_j in lane j mod 16, +0 where invisible
-//   o   = o * c, then o = fma(p_j, v_j, o) for the visible j, ascending
+//   o   = o * c, then o = fma(p_j * y_j, v_j, o) for the visible j, ascending
 //   m   = m'
+// where k_j and v_j are the elements as stored, widened to fp32, and x_j and y_j the scales of key
+// and value; those formats that have none have 1.
 // The first segment's (M, L, O) = (m, l, o); each further one is merged by
 //   M' = max(M, m), a = exp(M - M'), b = exp(m - M')
 //   L  = fma(L, a, l * b), O = fma(O, a, o * b), M = M'
@@ -36,14 +38,23 @@ struct State {
   std::vector<float> out;
 };
 
-void load(const KvPool& pool, std::int64_t offset, std::vector<float>& out) {
-  for (int d = 0; d < pool.head_dim; ++d) {
-    if (pool.format == KvFormat::kFp32) {
-      out[d] = reinterpret_cast<const float*>(pool.data)[offset + d];
-    } else {
-      out[d] = bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(pool.data)[offset + d]);
+/// The elements as stored; returns their scale.
+float load(const KvPool& pool, std::int64_t offset, std::int32_t slot, std::vector<float>& out) {
+  switch (pool.format) {
+    case KvFormat::kFp32:
+      std::copy_n(reinterpret_cast<const float*>(pool.data) + offset, pool.head_dim, out.begin());
+      return 1;
+    case KvFormat::kBf16: {
+      const auto* halves = reinterpret_cast<const std::uint16_t*>(pool.data) + offset;
+      std::transform(halves, halves + pool.head_dim, out.begin(), bf16_to_fp32);
+      return 1;
     }
+    case KvFormat::kInt8:
+      std::copy_n(reinterpret_cast<const std::int8_t*>(pool.data) + offset, pool.head_dim,
+                  out.begin());
+      return kv_scale(pool, offset, slot);
   }
+  throw FatalError("unknown key/value format {}", static_cast<int>(pool.format));
 }
 
 class RowHead {
@@ -87,8 +98,8 @@ class RowHead {
     std::array<float, kAttentionBlock> scores;
     float max = state.max;
     for (int j = 0; j < visible; ++j) {
-      read(KvPart::kKey, begin + j);
-      scores[j] = dot_lanes(q_, row_.data(), params_.kv.head_dim) * params_.scale;
+      const float key_scale = read(KvPart::kKey, begin + j);
+      scores[j] = dot_lanes(q_, row_.data(), params_.kv.head_dim) * key_scale * params_.scale;
       max = scores[j] > max ? scores[j] : max;
     }
     float lanes[kLanes] = {};
@@ -97,20 +108,20 @@ class RowHead {
     state.sum = std::fma(state.sum, rescale, sum_lanes(lanes));
     for (float& element : state.out) element *= rescale;
     for (int j = 0; j < visible; ++j) {
-      read(KvPart::kValue, begin + j);
+      const float weight = scores[j] * read(KvPart::kValue, begin + j);
       for (std::size_t d = 0; d < row_.size(); ++d) {
-        state.out[d] = std::fma(scores[j], row_[d], state.out[d]);
+        state.out[d] = std::fma(weight, row_[d], state.out[d]);
       }
     }
     state.max = max;
   }
 
-  void read(KvPart part, std::int32_t position) {
+  /// Leaves the elements in row_, returns their scale.
+  float read(KvPart part, std::int32_t position) {
     const std::int32_t slot = slot_of_position(at_, params_.ancestors, position);
-    load(params_.kv,
-         kv_offset(params_.kv, params_.page_table, at_.sequence, slot, params_.layer, part,
-                   kv_head_),
-         row_);
+    const std::int64_t offset = kv_offset(params_.kv, params_.page_table, at_.sequence, slot,
+                                          params_.layer, part, kv_head_);
+    return load(params_.kv, offset, slot, row_);
   }
 
   const AttentionParams& params_;

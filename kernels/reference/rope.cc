@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "kernels/core/exact_math.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
+#include "kernels/core/quantize.h"
 #include "kernels/reference/ops.h"
 
 namespace paceline::kernels::reference {
@@ -18,12 +20,21 @@ void rotate(float* head, const float* cos, const float* sin, int half) {
   }
 }
 
-void store(const KvPool& pool, std::int64_t offset, const float* head) {
-  for (int d = 0; d < pool.head_dim; ++d) {
-    if (pool.format == KvFormat::kFp32) {
-      reinterpret_cast<float*>(pool.data)[offset + d] = head[d];
-    } else {
-      reinterpret_cast<std::uint16_t*>(pool.data)[offset + d] = fp32_to_bf16(head[d]);
+void store(const KvPool& pool, std::int64_t offset, std::int32_t slot, const float* head) {
+  switch (pool.format) {
+    case KvFormat::kFp32:
+      std::copy_n(head, pool.head_dim, reinterpret_cast<float*>(pool.data) + offset);
+      return;
+    case KvFormat::kBf16:
+      std::transform(head, head + pool.head_dim,
+                     reinterpret_cast<std::uint16_t*>(pool.data) + offset, fp32_to_bf16);
+      return;
+    case KvFormat::kInt8: {
+      std::int32_t sum = 0;  // nobody asks for it
+      kv_scale(pool, offset, slot) =
+          quantize_group(head, pool.head_dim, pool.head_dim,
+                         reinterpret_cast<std::int8_t*>(pool.data) + offset, sum);
+      return;
     }
   }
 }
@@ -62,7 +73,7 @@ void rope_append(const RopeAppendParams& params) {
       store(kv,
             kv_offset(kv, params.page_table, at.sequence, at.slot, params.layer,
                       is_value ? KvPart::kValue : KvPart::kKey, kv_head),
-            head);
+            at.slot, head);
     }
   }
 }

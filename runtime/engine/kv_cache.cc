@@ -2,34 +2,34 @@
 
 #include <algorithm>
 
+#include "kernels/core/kv_address.h"
+
 namespace paceline::runtime {
 namespace {
 
-std::size_t page_bytes(const ModelConfig& config, const ShardPlan& plan, kernels::KvFormat format) {
-  const std::size_t element = format == kernels::KvFormat::kFp32 ? 4 : 2;
-  return static_cast<std::size_t>(config.num_layers * 2 * plan.kv_heads.size() * kPageSize *
-                                  config.head_dim) *
-         element;
+/// A pool without memory.
+kernels::KvPool pool_of(const ModelConfig& config, const ShardPlan& plan,
+                        kernels::KvFormat format) {
+  return {.format = format,
+          .num_layers = static_cast<int>(config.num_layers),
+          .num_heads = static_cast<int>(plan.kv_heads.size()),
+          .page_size = kPageSize,
+          .head_dim = static_cast<int>(config.head_dim)};
 }
 
 }  // namespace
 
 std::size_t kv_page_bytes(const ModelConfig& config, const ShardPlan& plan,
                           kernels::KvFormat format) {
-  return std::max<std::size_t>(1, page_bytes(config, plan, format));
+  return std::max<std::size_t>(1, kernels::page_bytes(pool_of(config, plan, format)));
 }
 
 KvCache::KvCache(const ModelConfig& config, const ShardPlan& plan, kernels::KvFormat format,
                  std::int32_t num_pages, kernels::Backend& backend)
-    : memory_(backend.allocate(static_cast<std::size_t>(num_pages) *
-                               page_bytes(config, plan, format))) {
-  pool_ = {.data = memory_.as<std::byte>(),
-           .format = format,
-           .num_layers = static_cast<int>(config.num_layers),
-           .num_heads = static_cast<int>(plan.kv_heads.size()),
-           .page_size = kPageSize,
-           .head_dim = static_cast<int>(config.head_dim),
-           .num_pages = num_pages};
+    : pool_(pool_of(config, plan, format)) {
+  memory_ = backend.allocate(static_cast<std::size_t>(num_pages) * kernels::page_bytes(pool_));
+  pool_.data = memory_.as<std::byte>();
+  pool_.num_pages = num_pages;
 }
 
 }  // namespace paceline::runtime

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -37,13 +37,9 @@ struct AttentionStep {
           .page_size = shape.page_size,
           .head_dim = shape.head_dim,
           .num_pages = static_cast<std::int32_t>(pages.size())};
-    const std::size_t elements = pages.size() * 2 * 2 * shape.kv_heads * shape.page_size *
-                                 static_cast<std::size_t>(shape.head_dim);
-    // What nobody wrote is NaN: it may be read, but must not be used.
-    cache.assign(elements, std::numeric_limits<float>::quiet_NaN());
-    halves.assign(elements, 0x7fff);
-    kv.data = shape.format == KvFormat::kFp32 ? reinterpret_cast<std::byte*>(cache.data())
-                                              : reinterpret_cast<std::byte*>(halves.data());
+    // What nobody wrote is NaN, or has the scale NaN: it may be read, but must not be used.
+    cache.assign(pages.size() * page_bytes(kv), std::byte{0xff});
+    kv.data = cache.data();
     table = {pages.data(), pages_each};
     for (int h = 0; h < shape.num_heads; ++h) {
       kv_head.push_back(h * shape.kv_heads / shape.num_heads);
@@ -96,16 +92,23 @@ struct AttentionStep {
   }
 
   double element(KvPart part, const RowPlace& row, int position, int head, int d) const {
-    const auto at = kv_offset(kv, table, row.sequence,
-                              slot_of_position(row, ancestors.data(), position), 1, part, head) +
-                    d;
-    return shape.format == KvFormat::kFp32 ? cache[at] : bf16_to_fp32(halves[at]);
+    const std::int32_t slot = slot_of_position(row, ancestors.data(), position);
+    const std::int64_t at = kv_offset(kv, table, row.sequence, slot, 1, part, head);
+    switch (kv.format) {
+      case KvFormat::kFp32:
+        return reinterpret_cast<const float*>(kv.data)[at + d];
+      case KvFormat::kBf16:
+        return bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(kv.data)[at + d]);
+      case KvFormat::kInt8:
+        return static_cast<double>(reinterpret_cast<const std::int8_t*>(kv.data)[at + d]) *
+               kv_scale(kv, at, slot);
+    }
+    return 0;
   }
 
   AttentionShape shape;
   std::vector<std::int32_t> pages;
-  std::vector<float> cache;
-  std::vector<std::uint16_t> halves;
+  std::vector<std::byte> cache;
   KvPool kv;
   PageTable table;
   std::vector<std::int32_t> kv_head;

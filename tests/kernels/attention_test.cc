@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
+#include <string>
 
 #include "kernels/core/kv_address.h"
 #include "kernels/cpu/ops.h"
@@ -31,8 +33,14 @@ void expect_equal_everywhere(Step& step, const Floats& expected) {
   });
 }
 
-TEST(Attention, IsSoftmaxOfScaledDotProducts) {
-  Step step({.num_heads = 4, .kv_heads = 2, .head_dim = 20}, 1, 600);
+class AttentionOfFormat : public testing::TestWithParam<KvFormat> {};
+
+INSTANTIATE_TEST_SUITE_P(Formats, AttentionOfFormat,
+                         testing::Values(KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8),
+                         [](const auto& tested) { return std::string(format_name(tested.param)); });
+
+TEST_P(AttentionOfFormat, IsSoftmaxOfScaledDotProducts) {
+  Step step({.num_heads = 4, .kv_heads = 2, .head_dim = 20, .format = GetParam()}, 1, 600);
   step.append(prompt_rows(0, 0, 530), 1);
   const Floats out = reference_attention(step);
   const int dim = step.shape.head_dim;
@@ -62,7 +70,7 @@ TEST(Attention, IsSoftmaxOfScaledDotProducts) {
 }
 
 TEST(Attention, SameBitsEverywhere) {
-  for (const KvFormat format : {KvFormat::kBf16, KvFormat::kFp32}) {
+  for (const KvFormat format : {KvFormat::kBf16, KvFormat::kFp32, KvFormat::kInt8}) {
     for (const int head_dim : {2, 8, 16, 20, 64, 80, 128, 256}) {
       Step step({.num_heads = 6, .kv_heads = 2, .head_dim = head_dim, .format = format}, 2, 300);
       std::vector<RowPlace> rows = prompt_rows(1, 0, 290);
@@ -79,7 +87,8 @@ TEST(Attention, SameBitsEverywhere) {
 TEST(Attention, SameBitsForManyHeadsAndMultiQuery) {
   for (const Shape& shape : {Shape{.num_heads = 71, .kv_heads = 1, .head_dim = 64},
                              Shape{.num_heads = 5, .kv_heads = 5, .head_dim = 64},
-                             Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64}}) {
+                             Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64},
+                             Shape{.num_heads = 9, .kv_heads = 3, .format = KvFormat::kInt8}}) {
     Step step(shape, 1, 48);
     step.append(prompt_rows(0, 0, 41), 3);
     // Query heads need not be dealt in order.
@@ -89,9 +98,9 @@ TEST(Attention, SameBitsForManyHeadsAndMultiQuery) {
 }
 
 // A token sees the same sum whether it came in one chunk, in several, or alone.
-TEST(Attention, ARowDoesNotDependOnItsCompany) {
+TEST_P(AttentionOfFormat, ARowDoesNotDependOnItsCompany) {
   constexpr int kLength = 600;  // three segments
-  Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, kLength);
+  Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64, .format = GetParam()}, 1, kLength);
   step.append(prompt_rows(0, 0, kLength), 4);
   const Floats together = reference_attention(step);
   const Floats all_qkv = step.qkv;
@@ -109,9 +118,10 @@ TEST(Attention, ARowDoesNotDependOnItsCompany) {
 //
 //   20 (position 20) -> 21 (position 21) -> 23 (position 22)
 //                    -> 22 (position 21)
-TEST(Attention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
+TEST_P(AttentionOfFormat, ATreeNodeSeesItsAncestorsAtTheirDepth) {
   for (const int length : {20, 30, 254, 255}) {  // also across a block's and a segment's end
-    Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64}, 1, length + 16);
+    Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64, .format = GetParam()}, 1,
+              length + 16);
     step.append(prompt_rows(0, 0, length), 5);
     const auto node = [&](int slot, int depth, int first_ancestor) {
       return RowPlace{.sequence = 0,
@@ -160,7 +170,9 @@ TEST(Attention, TreesOfManyRowsSeeTheirAncestors) {
   for (const Shape& shape :
        {Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64},
         Shape{.num_heads = 4, .kv_heads = 2, .head_dim = 24},
-        Shape{.num_heads = 5, .kv_heads = 1, .head_dim = 40, .format = KvFormat::kFp32}}) {
+        Shape{.num_heads = 5, .kv_heads = 1, .head_dim = 40, .format = KvFormat::kFp32},
+        Shape{.num_heads = 9, .kv_heads = 3, .head_dim = 64, .format = KvFormat::kInt8},
+        Shape{.num_heads = 4, .kv_heads = 1, .head_dim = 20, .format = KvFormat::kInt8}}) {
     constexpr int kSequences = 3, kNodes = 20;
     const int lengths[kSequences] = {1, 250, 47};
     Step step(shape, kSequences, 250 + kNodes);
@@ -193,15 +205,34 @@ TEST(Attention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
   step.append(prompt_rows(0, 0, 40), 7);
   const RowPlace& row = step.rows_at[0];
   for (const auto& [position, value] : {std::pair{5, 0x7f80}, {21, 0xff80}, {33, 0x7fc0}}) {
-    step.halves[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
+    auto* halves = reinterpret_cast<std::uint16_t*>(step.kv.data);
+    halves[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
         static_cast<std::uint16_t>(value);
-    step.halves[kv_offset(step.kv, step.table, row.sequence, position + 1, 1, KvPart::kValue, 0)] =
+    halves[kv_offset(step.kv, step.table, row.sequence, position + 1, 1, KvPart::kValue, 0)] =
         static_cast<std::uint16_t>(value);
   }
   const Floats out = reference_attention(step);
   EXPECT_TRUE(std::isfinite(out[4 * 3 * 64]));
   EXPECT_TRUE(std::isnan(out[39 * 3 * 64]));
   expect_equal_everywhere(step, out);
+}
+
+// Rounded to int8 an infinity cannot be told from a NaN, and spoils the whole key or value.
+TEST(Attention, NonFiniteKeysAreStillSoInInt8) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  constexpr int kKey = 3, kValue = 4;  // heads of qkv
+  for (const auto& [head, bad] :
+       {std::pair{kKey, kInfinity}, {kKey, -kInfinity}, {kValue, std::nanf("")}}) {
+    Step step({.num_heads = 3, .kv_heads = 1, .head_dim = 64, .format = KvFormat::kInt8}, 1, 48);
+    step.append(prompt_rows(0, 0, 40), 7);
+    step.qkv[21 * step.width() + head * 64 + 5] = bad;
+    reference::rope_append(step.append_params(step.qkv.data()));
+    const Floats out = reference_attention(step);
+    for (int i = 0; i < 40 * 3 * 64; ++i) {
+      ASSERT_EQ(std::isnan(out[i]), i >= 21 * 3 * 64) << "element " << i;
+    }
+    expect_equal_everywhere(step, out);
+  }
 }
 
 TEST(Attention, NoRowsAndNoHeads) {

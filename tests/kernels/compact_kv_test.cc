@@ -20,21 +20,30 @@ using Moves = std::vector<KvMove>;
 struct Cache {
   explicit Cache(KvFormat format) {
     pool = {nullptr, format, 3, 2, 16, 8, 8};
-    const std::size_t elements = 8u * 3 * 2 * 2 * 16 * 8;
-    bytes.resize(elements * (format == KvFormat::kFp32 ? 4 : 2));
+    bytes.resize(pool.num_pages * page_bytes(pool));
+    pool.data = bytes.data();
     std::mt19937 random(5);
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
   }
-  CompactKvParams params(const Moves& moves) {
-    pool.data = bytes.data();
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  CompactKvParams params(const Moves& moves) const {
     return {pool, {pages.data(), 3}, moves.data(), static_cast<std::int64_t>(moves.size())};
   }
+  /// A key's or value's elements and, if it has one, its scale.
   std::vector<std::byte> row(std::int32_t sequence, std::int32_t slot, int layer, KvPart part,
                              int head) const {
-    const std::size_t element = pool.format == KvFormat::kFp32 ? 4 : 2;
-    const auto at = static_cast<std::ptrdiff_t>(
-        kv_offset(pool, {pages.data(), 3}, sequence, slot, layer, part, head) * element);
-    return {bytes.begin() + at, bytes.begin() + at + static_cast<std::ptrdiff_t>(8 * element)};
+    const std::int64_t offset =
+        kv_offset(pool, {pages.data(), 3}, sequence, slot, layer, part, head);
+    const std::size_t element = element_bytes(pool.format);
+    const std::byte* elements = pool.data + static_cast<std::size_t>(offset) * element;
+    std::vector<std::byte> row(elements, elements + 8 * element);
+    if (pool.format == KvFormat::kInt8) {
+      const auto* scale = reinterpret_cast<const std::byte*>(&kv_scale(pool, offset, slot));
+      row.insert(row.end(), scale, scale + sizeof(float));
+    }
+    return row;
   }
 
   KvPool pool;
@@ -46,7 +55,7 @@ struct Cache {
 // they move to 14, 15 and 16, the last two over a page's end.
 TEST(CompactKv, MovesAcceptedNodesIntoPlace) {
   const Moves moves = {{0, 15, 14}, {0, 18, 15}, {0, 17, 16}, {1, 40, 40}, {1, 42, 41}};
-  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     const Cache before(format);
     Cache after(format);
     reference::compact_kv(after.params(moves));

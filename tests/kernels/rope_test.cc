@@ -55,7 +55,8 @@ struct Append {
           .page_size = 16,
           .head_dim = head_dim,
           .num_pages = 2};
-    bytes.resize(std::size_t{2} * 2 * 2 * 2 * 16 * head_dim * 4);
+    bytes.resize(kv.num_pages * page_bytes(kv));
+    kv.data = bytes.data();
     const int heads = num_heads + 2 * kv.num_heads;
     qkv = awkward_floats(3 * heads * head_dim, false, 1);
     bias = awkward_floats(heads * head_dim, true, 2);
@@ -63,8 +64,10 @@ struct Append {
     sin = random_floats(3 * head_dim / 2, 1, 4);
   }
 
+  Append(const Append&) = delete;
+  Append& operator=(const Append&) = delete;
+
   RopeAppendParams params(bool with_bias) {
-    kv.data = bytes.data();
     return {.qkv = qkv.data(),
             .bias = with_bias ? bias.data() : nullptr,
             .cos = cos.data(),
@@ -77,15 +80,36 @@ struct Append {
             .rows = 3};
   }
 
-  /// The cache as fp32.
+  /// The cache as fp32; in int8 byte by byte, the scales' too.
   Floats cache() const {
     Floats values;
-    for (std::size_t i = 0; i < bytes.size() / 4; ++i) {
-      values.push_back(kv.format == KvFormat::kFp32
-                           ? reinterpret_cast<const float*>(bytes.data())[i]
-                           : bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(bytes.data())[i]));
+    for (std::size_t i = 0; i < bytes.size() / element_bytes(kv.format); ++i) {
+      switch (kv.format) {
+        case KvFormat::kFp32:
+          values.push_back(reinterpret_cast<const float*>(bytes.data())[i]);
+          break;
+        case KvFormat::kBf16:
+          values.push_back(bf16_to_fp32(reinterpret_cast<const std::uint16_t*>(bytes.data())[i]));
+          break;
+        case KvFormat::kInt8:
+          values.push_back(reinterpret_cast<const std::int8_t*>(bytes.data())[i]);
+          break;
+      }
     }
     return values;
+  }
+
+  /// The elements of row 1's key or value, as they are in `cache()`.
+  Floats stored(KvPart part, int head) const {
+    const Floats all = cache();
+    const auto at = all.begin() + stored_offset(part, head);
+    return Floats(at, at + kv.head_dim);
+  }
+  float stored_scale(KvPart part, int head) const {
+    return kv_scale(kv, stored_offset(part, head), 20);
+  }
+  std::int64_t stored_offset(KvPart part, int head) const {
+    return kv_offset(kv, {pages.data(), 2}, 1, 20, 1, part, head);
   }
 
   static constexpr int num_heads = 3;
@@ -98,24 +122,33 @@ struct Append {
   Floats qkv, bias, cos, sin;
 };
 
-TEST(RopeAppend, RotatesAndStores) {
-  Append step(4, KvFormat::kBf16);
-  // Row 1: head 0 of q, head 1 of k and of v, counting from 1.
+/// Row 1's heads of q, k and v as they come in: 1, 2, 3 and so on.
+float* count_in_row_1(Append& step) {
   float* row = step.qkv.data() + 7 * 4;
   for (int i = 0; i < 28; ++i) row[i] = static_cast<float>(i + 1);
   step.cos[2] = 0.0f, step.sin[2] = 1.0f;  // a quarter turn of elements 0 and 2
   step.cos[3] = 1.0f, step.sin[3] = 0.0f;  // none of 1 and 3
+  return row;
+}
+
+TEST(RopeAppend, RotatesAndStores) {
+  Append step(4, KvFormat::kBf16);
+  const float* row = count_in_row_1(step);
   reference::rope_append(step.params(false));
   EXPECT_EQ(Floats(row, row + 4), (Floats{-3, 2, 1, 4}));
+  EXPECT_EQ(step.stored(KvPart::kKey, 1), (Floats{-19, 18, 17, 20}));
+  EXPECT_EQ(step.stored(KvPart::kValue, 1), (Floats{25, 26, 27, 28}));
+}
 
-  const Floats cache = step.cache();
-  const auto stored = [&](KvPart part, int head) {
-    const auto at =
-        cache.begin() + kv_offset(step.kv, {step.pages.data(), 2}, 1, 20, 1, part, head);
-    return Floats(at, at + 4);
-  };
-  EXPECT_EQ(stored(KvPart::kKey, 1), (Floats{-19, 18, 17, 20}));
-  EXPECT_EQ(stored(KvPart::kValue, 1), (Floats{25, 26, 27, 28}));
+// The largest becomes 127: -19 * 127 / 20 is -120.65.
+TEST(RopeAppend, RoundsToInt8WithAScaleForEachKeyAndValue) {
+  Append step(4, KvFormat::kInt8);
+  count_in_row_1(step);
+  reference::rope_append(step.params(false));
+  EXPECT_EQ(step.stored(KvPart::kKey, 1), (Floats{-121, 114, 108, 127}));
+  EXPECT_EQ(step.stored_scale(KvPart::kKey, 1), 20.0f / 127.0f);
+  EXPECT_EQ(step.stored(KvPart::kValue, 1), (Floats{113, 118, 122, 127}));
+  EXPECT_EQ(step.stored_scale(KvPart::kValue, 1), 28.0f / 127.0f);
 }
 
 TEST(RopeAppend, AddsTheBiasFirst) {
@@ -130,7 +163,7 @@ TEST(RopeAppend, AddsTheBiasFirst) {
 }
 
 TEST(RopeAppend, SameBitsEverywhere) {
-  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     for (const int head_dim : {2, 8, 20, 32, 64, 80, 128}) {
       for (const bool with_bias : {false, true}) {
         Append expected(head_dim, format);

@@ -36,6 +36,7 @@ TEST(CudaAttention, SameBits) {
   for (const auto& [head_dim, format] : {std::pair{2, KvFormat::kBf16},
                                          {20, KvFormat::kFp32},
                                          {64, KvFormat::kBf16},
+                                         {64, KvFormat::kInt8},
                                          {136, KvFormat::kBf16},
                                          {256, KvFormat::kFp32}}) {
     AttentionStep step({.num_heads = 4, .kv_heads = 2, .head_dim = head_dim, .format = format}, 2,
@@ -86,11 +87,14 @@ TEST(CudaAttention, ARowDoesNotDependOnItsCompany) {
 //   0 -> 1 -> 3
 //     -> 2 -> 4
 TEST(CudaAttention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
-  for (const int length : {1, 20, 254, 255}) {
-    AttentionStep step({.num_heads = 6, .kv_heads = 2}, 2, length + 16);
+  for (const auto& [length, format] : {std::pair{1, KvFormat::kBf16},
+                                       {20, KvFormat::kInt8},
+                                       {254, KvFormat::kInt8},
+                                       {255, KvFormat::kBf16}}) {
+    AttentionStep step({.num_heads = 6, .kv_heads = 2, .format = format}, 2, length + 16);
     step.append(prompt_rows(1, 0, length), 5);
     step.append(prompt_rows(0, 0, 3), 6);
-    const auto node = [&](int slot, std::vector<int> path) {
+    const auto node = [&step, length = length](int slot, const std::vector<int>& path) {
       const auto first = static_cast<std::int32_t>(step.ancestors.size());
       for (const int ancestor : path) step.ancestors.push_back(length + ancestor);
       return RowPlace{.sequence = 1,
@@ -110,7 +114,8 @@ TEST(CudaAttention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
   AttentionStep step({.num_heads = 3, .kv_heads = 1, .head_dim = 24}, 1, 48);
   step.append(prompt_rows(0, 0, 40), 7);
   for (const auto& [position, value] : {std::pair{5, 0x7f80}, {21, 0xff80}, {33, 0x7fc0}}) {
-    step.halves[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
+    reinterpret_cast<std::uint16_t*>(
+        step.kv.data)[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
         static_cast<std::uint16_t>(value);
   }
   expect_equal(step);

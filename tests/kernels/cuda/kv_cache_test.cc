@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/kv_address.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
@@ -30,7 +31,7 @@ struct Cache {
             .page_size = 16,
             .head_dim = head_dim,
             .num_pages = 8};
-    bytes.resize(std::size_t{8} * 2 * 2 * 2 * 16 * head_dim * (format == KvFormat::kFp32 ? 4 : 2));
+    bytes.resize(pool.num_pages * page_bytes(pool));
     std::mt19937 random(5);
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
     pool.data = bytes.data();
@@ -50,7 +51,9 @@ template <typename Op>
 void append(Cache& cache, Floats& qkv, bool with_bias, const Op& op) {
   const int heads = kNumHeads + 2 * cache.pool.num_heads;
   const int head_dim = cache.pool.head_dim;
-  qkv = awkward_floats(kRows * heads * head_dim, true, 1);
+  // Which NaN it is may differ, and int8 alone does not keep it.
+  const bool finite = cache.pool.format != KvFormat::kInt8;
+  qkv = awkward_floats(kRows * heads * head_dim, finite, 1);
   const Floats bias = awkward_floats(heads * head_dim, true, 2);
   const Floats cos = random_floats(kRows * head_dim / 2, 1, 3);
   const Floats sin = random_floats(kRows * head_dim / 2, 1, 4);
@@ -70,7 +73,7 @@ void append(Cache& cache, Floats& qkv, bool with_bias, const Op& op) {
 }
 
 TEST(CudaRopeAppend, SameBits) {
-  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     for (const int head_dim : {2, 20, 64, 128}) {
       for (const bool with_bias : {false, true}) {
         Cache expected_cache(format, head_dim);
@@ -103,7 +106,7 @@ CompactKvParams compact_params(const Cache& cache, const Moves& moves) {
 // has read. Then a sequence that moves within its last page.
 TEST(CudaCompactKv, MovesOneAfterTheOther) {
   const Moves moves = {{0, 15, 14}, {0, 18, 15}, {0, 17, 16}, {1, 40, 40}, {1, 42, 41}};
-  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16}) {
+  for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     for (const int head_dim : {8, 64, 128}) {
       Cache expected(format, head_dim);
       const Bytes before = expected.bytes;

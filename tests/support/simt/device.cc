@@ -71,7 +71,7 @@ void run_grid(Index3 grid, Index3 block, std::size_t shared_bytes,
     Device& of;
     ~Finish() {
       of.block = nullptr;
-      of.runs_on = {};
+      of.runs_on = std::thread::id();
     }
   } const finish{on};
   const HostAccess access;
