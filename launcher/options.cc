@@ -77,7 +77,7 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->group("Cluster");
   command
       .add_option("--isa", options.isa,
-                  "Instruction set to force: avx2, avx512, avx512vnni (default: the best there is)")
+                  "Instruction set to force: avx2, avx512, avx512vnni, amx (default: the best there is)")
       ->option_text("NAME")
       ->group("Cluster");
   command
