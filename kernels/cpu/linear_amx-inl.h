@@ -15,8 +15,8 @@
 
 static_assert(kLanes == kPanel && kPanel * kQuad == kTileRowBytes);
 
-// Groups that are multiplied before their sums are read: a product takes some 50 cycles to be
-// there, a new one can begin every 16.
+// Groups that are multiplied before their sums are read: by Intel's optimization manual a product
+// is there after some 50 cycles, while a new one can begin every 16.
 constexpr int kSumTiles = 4;
 using TileSums = std::int32_t[kTileRows][kPanel];
 
