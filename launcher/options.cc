@@ -83,8 +83,9 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->capture_default_str()
       ->group("Cluster");
   command
-      .add_option("--isa", options.isa,
-                  "Instruction set to force: avx2, avx512, avx512vnni (default: the best there is)")
+      .add_option(
+          "--isa", options.isa,
+          "Instruction set to force: avx2, avx512, avx512vnni, amx (default: the best there is)")
       ->option_text("NAME")
       ->group("Cluster");
   command

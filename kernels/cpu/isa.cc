@@ -9,6 +9,7 @@
 #include "hwy/targets.h"
 #include "kernels/api.h"
 #include "kernels/core/error.h"
+#include "kernels/cpu/amx_tiles.h"
 
 namespace paceline::kernels {
 
@@ -16,7 +17,7 @@ namespace cpu {
 
 namespace {
 
-constexpr std::array kBestFirst = {Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2};
+constexpr std::array kBestFirst = {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2};
 
 bool runs_here(Isa isa) {
   // Highway asks the processor and the operating system (which must save the wider registers).
@@ -28,6 +29,8 @@ bool runs_here(Isa isa) {
       return (targets & HWY_AVX3) != 0;
     case Isa::kAvx512Vnni:
       return (targets & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAmx:
+      return runs_here(Isa::kAvx512Vnni) && request_amx();
   }
   return false;
 }
@@ -61,6 +64,8 @@ std::string_view isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kAmx:
+      return "amx";
   }
   throw FatalError("unknown instruction set {}", static_cast<int>(isa));
 }

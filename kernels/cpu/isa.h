@@ -13,12 +13,14 @@ enum class Isa {
   kAvx2,        // AVX2, FMA, F16C, BMI2
   kAvx512,      // and AVX-512 F, BW, DQ, VL
   kAvx512Vnni,  // and AVX-512 VNNI
+  kAmx,         // and AMX-TILE, AMX-INT8, with the operating system's permission
 };
 
-/// "avx2", "avx512", "avx512vnni".
+/// "avx2", "avx512", "avx512vnni", "amx".
 std::string_view isa_name(Isa isa);
 
-/// What this machine and its operating system can run, best first; empty without AVX2.
+/// What this machine and its operating system can run, best first; empty without AVX2. The first
+/// call asks for the permission to use AMX, once for the process; refused, it is left out.
 std::span<const Isa> supported_isas();
 
 /// The instruction set of that name; the best one for an empty name. Throws ConfigError naming the

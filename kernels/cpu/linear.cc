@@ -19,15 +19,17 @@ const PanelMatrix& panel_matrix(const PackedMatrix* matrix) {
 
 }  // namespace
 
-QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols) {
+QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols, int row_block) {
   QuantizedLayout layout;
   layout.group = activation_group(format);
+  layout.row_block = row_block;
   if (layout.group == 0) {
     layout.row_bytes = static_cast<std::size_t>(cols) * sizeof(float);
     return layout;
   }
   layout.groups = (cols + layout.group - 1) / layout.group;
-  layout.block_bytes = static_cast<std::size_t>(layout.groups) * block_group_bytes(layout.group);
+  layout.block_bytes =
+      static_cast<std::size_t>(layout.groups) * block_group_bytes(layout.group, row_block);
   return layout;
 }
 
@@ -39,6 +41,8 @@ const LinearKernels& linear_kernels(Isa isa) {
       return avx512::linear_kernels();
     case Isa::kAvx512Vnni:
       return avx512vnni::linear_kernels();
+    case Isa::kAmx:
+      return amx::linear_kernels();
   }
   throw FatalError("no products for instruction set {}", static_cast<int>(isa));
 }
@@ -47,10 +51,11 @@ std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduc
   return std::make_unique<PanelMatrix>(matrix, reduction, arena_, pool_);
 }
 
-const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLayout& layout) {
-  const std::size_t bytes = static_cast<std::size_t>(row_blocks(params.rows)) * layout.block_bytes;
+const std::byte* Linear::quantize(const LinearParams& params, const LinearKernels& kernels,
+                                  const QuantizedLayout& layout) {
+  const std::int64_t blocks = row_blocks(layout, params.rows);
+  const std::size_t bytes = static_cast<std::size_t>(blocks) * layout.block_bytes;
   if (scratch_.bytes() < bytes) scratch_ = allocate_host(std::max(bytes, 2 * scratch_.bytes()));
-  const std::int64_t blocks = row_blocks(params.rows);
   QuantizeTask task{params.weight->format(), layout,      params.in,  scratch_.as<std::byte>(),
                     params.weight->cols(),   params.rows, {0, blocks}};
   // Below this many elements handing work out costs more than it saves.
@@ -60,7 +65,7 @@ const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLay
   pool_.run(static_cast<int>(parts), [&](int part) {
     QuantizeTask share = task;
     share.blocks = part_of(blocks, part, parts);
-    kernels_.quantize(share);
+    kernels.quantize(share);
   });
   return scratch_.as<const std::byte>();
 }
@@ -68,11 +73,12 @@ const std::byte* Linear::quantize(const LinearParams& params, const QuantizedLay
 void Linear::linear(const LinearParams& params) {
   const PanelMatrix& weight = panel_matrix(params.weight);
   if (params.rows == 0 || weight.rows() == 0) return;
+  const LinearKernels& kernels = kernels_.of(weight.format(), params.rows);
   ProductTask task;
   task.weight = &weight;
-  task.layout = quantized_layout(weight.format(), weight.cols());
+  task.layout = quantized_layout(weight.format(), weight.cols(), kernels.row_block);
   task.in = reinterpret_cast<const std::byte*>(params.in);
-  if (task.layout.group != 0) task.in = quantize(params, task.layout);
+  if (task.layout.group != 0) task.in = quantize(params, kernels, task.layout);
   task.out = params.out;
   task.row_count = params.rows;
 
@@ -80,7 +86,7 @@ void Linear::linear(const LinearParams& params) {
   // Tiles take two panels at once, and read on into the next ones: parts are pairs, and few.
   const std::int64_t pairs = (weight.panels() + 1) / 2;
   const std::int64_t panel_parts = threads == 1 ? 1 : std::min(pairs, 4 * threads);
-  const std::int64_t blocks = row_blocks(params.rows);
+  const std::int64_t blocks = row_blocks(task.layout, params.rows);
   // Rows are shared out too where there are too few panels for all threads.
   const std::int64_t row_parts = std::clamp<std::int64_t>(
       (2 * threads + panel_parts - 1) / panel_parts, 1, threads == 1 ? 1 : blocks);
@@ -89,7 +95,7 @@ void Linear::linear(const LinearParams& params) {
     const IndexRange range = part_of(pairs, part / row_parts, panel_parts);
     share.panels = {2 * range.begin, std::min(2 * range.end, weight.panels())};
     share.blocks = part_of(blocks, part % row_parts, row_parts);
-    kernels_.multiply(share);
+    kernels.multiply(share);
   });
 }
 

@@ -14,7 +14,8 @@ namespace paceline::kernels::cpu {
 /// The products and look-ups of one backend, and the memory that they work in.
 class Linear {
  public:
-  Linear(Isa isa, ThreadPool& pool) : kernels_(linear_kernels(isa)), pool_(pool) {}
+  Linear(Isa isa, ThreadPool& pool) : Linear(linear_kernels(isa), pool) {}
+  Linear(const LinearKernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
   std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction);
   void linear(const LinearParams& params);
@@ -22,7 +23,8 @@ class Linear {
 
  private:
   // Quantizes params.in to the scratch memory, which grows but never shrinks.
-  const std::byte* quantize(const LinearParams& params, const QuantizedLayout& layout);
+  const std::byte* quantize(const LinearParams& params, const LinearKernels& kernels,
+                            const QuantizedLayout& layout);
 
   const LinearKernels& kernels_;
   ThreadPool& pool_;

@@ -15,11 +15,13 @@ namespace {
 #include "kernels/cpu/vector_avx2-inl.h"
 
 #include "kernels/cpu/linear_tiles-inl.h"
+//
+#include "kernels/cpu/linear_products-inl.h"
 
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {quantize, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize, multiply};
   return kKernels;
 }
 

@@ -37,11 +37,13 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
 }
 
 #include "kernels/cpu/linear_tiles-inl.h"
+//
+#include "kernels/cpu/linear_products-inl.h"
 
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {quantize, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize, multiply};
   return kKernels;
 }
 

@@ -10,31 +10,36 @@
 
 namespace paceline::kernels::cpu {
 
-/// The rows of a product are worked on in blocks of at most so many, nearly equal ones (9 rows are
-/// 4 and 5), as a tile of few rows costs nearly what one of many does.
+/// Rows of a block for vector instructions.
 inline constexpr int kRowBlock = 8;
-inline std::int64_t row_blocks(std::int64_t rows) { return (rows + kRowBlock - 1) / kRowBlock; }
-inline IndexRange block_rows(std::int64_t rows, std::int64_t block) {
-  return part_of(rows, block, row_blocks(rows));
-}
 
-/// Bytes of one group of all rows of a block: int8 [kRowBlock, group], then fp32 scales
-/// [kRowBlock], then for each row one 32-bit `term` that a product adds: in_scale * sum(q) (fp32)
+/// Bytes of one group of all rows of a block: int8 [row_block, group], then fp32 scales
+/// [row_block], then for each row one 32-bit `term` that a product adds: in_scale * sum(q) (fp32)
 /// for kInt4Group, the int32 -128 * sum(q) that undoes the weights' offset for the int8 formats.
-constexpr std::size_t block_group_bytes(int group) {
-  return static_cast<std::size_t>(kRowBlock) * (static_cast<std::size_t>(group) + 8);
+constexpr std::size_t block_group_bytes(int group, int row_block) {
+  return static_cast<std::size_t>(row_block) * (static_cast<std::size_t>(group) + 8);
 }
 
 /// How activations lie before a product: plain rows for the float formats, else blocks of quantized
-/// rows, each with room for kRowBlock: a tile finds its rows at constant distances from one
+/// rows, each with room for row_block: a tile finds its rows at constant distances from one
 /// address.
 struct QuantizedLayout {
   int group = 0;                // 0: rows are plain fp32
+  int row_block = kRowBlock;    // most rows of a block
   std::int64_t groups = 0;      // of a row
-  std::size_t block_bytes = 0;  // from one block to the next: groups * block_group_bytes(group)
+  std::size_t block_bytes = 0;  // from one block to the next: groups of block_group_bytes
   std::size_t row_bytes = 0;    // from one plain row to the next
 };
-QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols);
+QuantizedLayout quantized_layout(WeightFormat format, std::int64_t cols, int row_block);
+
+/// The rows of a product are worked on in nearly equal blocks (of at most 8 rows, 9 are 4 and 5),
+/// as a tile of few rows costs nearly what one of many does.
+inline std::int64_t row_blocks(const QuantizedLayout& layout, std::int64_t rows) {
+  return (rows + layout.row_block - 1) / layout.row_block;
+}
+inline IndexRange block_rows(const QuantizedLayout& layout, std::int64_t rows, std::int64_t block) {
+  return part_of(rows, block, row_blocks(layout, rows));
+}
 
 /// Quantizes the rows of some blocks: in [row_count, cols] to out.
 struct QuantizeTask {
@@ -60,12 +65,22 @@ struct ProductTask {
 
 /// The dense products of one instruction set.
 struct LinearKernels {
-  void (*quantize)(const QuantizeTask& task);
-  void (*multiply)(const ProductTask& task);
+  int row_block = kRowBlock;  // of the layout that they work on
+  void (*quantize)(const QuantizeTask& task) = nullptr;
+  void (*multiply)(const ProductTask& task) = nullptr;
+  /// Those that take over for the integer formats from `tiles_from` rows on; null: none.
+  const LinearKernels* tiles = nullptr;
+  std::int64_t tiles_from = 0;
+
+  /// Those for a product of so many rows.
+  const LinearKernels& of(WeightFormat format, std::int64_t rows) const {
+    const bool tiled = tiles != nullptr && activation_group(format) != 0 && rows >= tiles_from;
+    return tiled ? *tiles : *this;
+  }
 };
 const LinearKernels& linear_kernels(Isa isa);
 
-/// The tables behind it, one per source file. Call only what the machine supports.
+/// The tables behind it, one per source file. Run only what the machine supports.
 namespace avx2 {
 const LinearKernels& linear_kernels();
 }
@@ -73,6 +88,9 @@ namespace avx512 {
 const LinearKernels& linear_kernels();
 }
 namespace avx512vnni {
+const LinearKernels& linear_kernels();
+}
+namespace amx {
 const LinearKernels& linear_kernels();
 }
 

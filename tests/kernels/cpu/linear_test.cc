@@ -10,6 +10,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/reference/linear.h"
+#include "tests/kernels/cpu/emulated_amx.h"
 #include "tests/kernels/linear_cases.h"
 
 namespace paceline::kernels::cpu {
@@ -35,18 +36,41 @@ std::vector<std::uint32_t> bits(const std::vector<float>& values) {
   return result;
 }
 
+struct NamedKernels {
+  std::string name;
+  const LinearKernels* kernels;
+};
+
+// Of every instruction set that the machine has; and tiles for any number of rows: AMX's in plain
+// C++, and its own.
+std::vector<NamedKernels> kernels_here() {
+  std::vector<NamedKernels> found;
+  for (Isa isa : supported_isas()) {
+    found.push_back({std::string(isa_name(isa)), &linear_kernels(isa)});
+    if (isa == Isa::kAvx512) found.push_back({"emulated amx", &emulated_amx::linear_kernels()});
+    if (isa != Isa::kAmx) continue;
+    static const LinearKernels always = [] {
+      LinearKernels kernels = linear_kernels(Isa::kAmx);
+      kernels.tiles_from = 1;
+      return kernels;
+    }();
+    found.push_back({"amx from 1 row on", &always});
+  }
+  return found;
+}
+
 void expect_equal_products(const HostMatrix& matrix, const Reduction& reduction,
                            const std::vector<float>& in, std::int64_t rows) {
   const auto oracle = reference::pack(matrix, reduction);
   const std::vector<std::uint32_t> expected = bits(product(*oracle, in, rows, nullptr));
-  for (Isa isa : supported_isas()) {
+  for (const auto& [name, kernels] : kernels_here()) {
     for (int threads : {1, 2}) {
       ThreadPool pool(threads);
-      Linear linear(isa, pool);
+      Linear linear(*kernels, pool);
       const auto packed = linear.pack(matrix, reduction);
       EXPECT_EQ(bits(product(*packed, in, rows, &linear)), expected)
-          << isa_name(isa) << ' ' << format_name(matrix.format) << " [" << matrix.rows << ", "
-          << matrix.cols << "] rows " << rows << " threads " << threads;
+          << name << ' ' << format_name(matrix.format) << " [" << matrix.rows << ", " << matrix.cols
+          << "] rows " << rows << " threads " << threads;
     }
   }
 }
@@ -56,7 +80,7 @@ class LinearFormats : public ::testing::TestWithParam<WeightFormat> {};
 TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfRows) {
   const HostMatrix matrix = random_matrix(GetParam(), 83, 192, 1);
   // Every height of a tile, and blocks of rows that are not all of one height.
-  for (std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 31, 64}) {
+  for (std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 31, 33, 64}) {
     expect_equal_products(matrix, Reduction::whole(192), random_rows(rows, 192, 2), rows);
   }
 }
@@ -71,11 +95,21 @@ TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfOutputs) {
   }
 }
 
+TEST_P(LinearFormats, EqualsTheReferenceForEveryNumberOfInputs) {
+  // In groups of 32 and 64, which tile products take up to four at a time.
+  for (std::int64_t k = 32; k <= 320; k += 32) {
+    const HostMatrix matrix = random_matrix(GetParam(), 33, k, 26);
+    for (std::int64_t rows : {2, 17}) {
+      expect_equal_products(matrix, Reduction::whole(k), random_rows(rows, k, 27), rows);
+    }
+  }
+}
+
 TEST_P(LinearFormats, CutsAndAddsAsTheReductionSays) {
   const std::int64_t k = 512;
   const HostMatrix matrix = random_matrix(GetParam(), 37, k, 5);
   for (const Reduction& reduction : reductions_of_512()) {
-    for (std::int64_t rows : {1, 3, 8, 11}) {
+    for (std::int64_t rows : {1, 3, 8, 11, 18}) {
       expect_equal_products(matrix, reduction, random_rows(rows, k, 6), rows);
     }
   }
@@ -95,15 +129,15 @@ TEST_P(LinearFormats, ARowDoesNotDependOnItsCompany) {
   const HostMatrix matrix = random_matrix(GetParam(), 50, 128, 8);
   std::vector<float> in = random_rows(17, 128, 9);
   in[3 * 128 + 5] = std::numeric_limits<float>::quiet_NaN();
-  for (Isa isa : supported_isas()) {
+  for (const auto& [name, kernels] : kernels_here()) {
     ThreadPool pool(2);
-    Linear linear(isa, pool);
+    Linear linear(*kernels, pool);
     const auto packed = linear.pack(matrix, Reduction::whole(128));
     const std::vector<float> together = product(*packed, in, 17, &linear);
     for (std::int64_t m = 0; m < 17; ++m) {
       const std::vector<float> row(in.begin() + m * 128, in.begin() + (m + 1) * 128);
       const std::vector<float> part(together.begin() + m * 50, together.begin() + (m + 1) * 50);
-      EXPECT_EQ(bits(product(*packed, row, 1, &linear)), bits(part)) << isa_name(isa) << ' ' << m;
+      EXPECT_EQ(bits(product(*packed, row, 1, &linear)), bits(part)) << name << ' ' << m;
     }
   }
 }
@@ -161,8 +195,31 @@ TEST(Linear, LastGroupOfInt8MayBeShort) {
     expect_equal_products(random_matrix(WeightFormat::kInt8Channel, 19, k, 20), Reduction::whole(k),
                           random_rows(5, k, 21), 5);
   }
-  expect_equal_products(random_matrix(WeightFormat::kInt8Channel, 19, 100, 20),
-                        cut({64, 100}, {0, 0}), random_rows(5, 100, 21), 5);
+  for (std::int64_t rows : {5, 16}) {
+    expect_equal_products(random_matrix(WeightFormat::kInt8Channel, 19, 100, 20),
+                          cut({64, 100}, {0, 0}), random_rows(rows, 100, 21), rows);
+  }
+}
+
+// Few rows and many lie differently in the same memory, and leave it to each other as it is.
+TEST(Linear, ProductsOfFewRowsAndOfManyTakeTurns) {
+  for (const auto& [name, kernels] : kernels_here()) {
+    LinearKernels from_sixteen = *kernels;
+    if (from_sixteen.tiles != nullptr) from_sixteen.tiles_from = 16;
+    ThreadPool pool(2);
+    Linear linear(from_sixteen, pool);
+    for (WeightFormat format : kFormats) {
+      const HostMatrix matrix = random_matrix(format, 40, 192, 28);
+      const auto oracle = reference::pack(matrix, Reduction::whole(192));
+      const auto packed = linear.pack(matrix, Reduction::whole(192));
+      for (std::int64_t rows : {64, 15, 33, 1, 16, 9, 17}) {
+        const std::vector<float> in = random_rows(rows, 192, 29);
+        EXPECT_EQ(bits(product(*packed, in, rows, &linear)),
+                  bits(product(*oracle, in, rows, nullptr)))
+            << name << ' ' << format_name(format) << " rows " << rows;
+      }
+    }
+  }
 }
 
 TEST(Linear, FloatSegmentsMayEndAnywhere) {
