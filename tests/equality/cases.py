@@ -86,9 +86,12 @@ class Case:
         head_dim = config.get("head_dim", config["hidden_size"] // heads)
         stored = self.weights == "auto" and "quantization_config" in config
         group = {"int8": 64, "int4": 32}.get(self.weights, 32 if stored else 1)
-        fp32 = self.kv_format == "fp32" or (
-            self.kv_format == "auto" and (self.weights == "fp32" or
-                                          (self.weights == "auto" and not stored)))
+        kv_format = self.kv_format
+        if kv_format == "auto":
+            fp32 = self.weights == "fp32" or (self.weights == "auto" and not stored)
+            kv_format = "fp32" if fp32 else "bf16"
+        # Bytes of a key or value; int8 has an fp32 scale.
+        vector = {"fp32": 4 * head_dim, "bf16": 2 * head_dim, "int8": head_dim + 4}[kv_format]
         atom = max(1, group // head_dim)
         atoms = -(-heads // atom)
         first = [min(heads, atom * sum(atoms // 8 + (shard < atoms % 8) for shard in range(count)))
@@ -99,8 +102,7 @@ class Case:
             if begin < end:
                 ratio = heads // kv_heads
                 most = max(most, (end - 1) // ratio - begin // ratio + 1)
-        page = 2 * config["num_hidden_layers"] * most * PAGE * head_dim * (4 if fp32 else 2)
-        return POOL_PAGES * page
+        return POOL_PAGES * 2 * config["num_hidden_layers"] * most * PAGE * vector
 
     def requests(self):
         """16 requests in token ids, of all lengths, greedy and sampled; always the same."""
@@ -137,6 +139,8 @@ CASES = [
     Case("llama_ffn5", "fp32"),
     Case("llama_mha_tied", "bf16", "fp32"),
     Case("llama_mha_tied", "fp32", "bf16"),
+    Case("llama_gqa", "fp32", "int8"),
+    Case("uneven", "int4", "int8"),
     Case("llama_int4", "auto"),
     Case("llama_int8", "auto"),
 ]
@@ -159,8 +163,10 @@ PERPLEXITY_CASES = [
     Case("llama_mqa", "int8"),
     Case("uneven", "int8"),
     Case("uneven", "int4"),
+    Case("uneven", "int4", "int8"),
 ]
 PERPLEXITY_TOKENS = 300
 
 # No two of these may answer alike.
 DIFFERENT_FORMATS = [Case("llama_gqa", weights) for weights in ("fp32", "bf16", "int8", "int4")]
+DIFFERENT_FORMATS.append(Case("llama_gqa", "fp32", "int8"))

@@ -77,6 +77,8 @@ class SmallPool(unittest.TestCase):
         self.assertEqual(cases.Case("uneven", "fp32").kv_memory(1), 3 * 6 * 2 * 2 * 64 * 32 * 4)
         # 3 ranks: heads 0-2, 3-5, 6-8, one KV head each; bf16 halves it.
         self.assertEqual(cases.Case("uneven", "bf16").kv_memory(3), 6 * 2 * 2 * 64 * 32 * 2)
+        self.assertEqual(cases.Case("uneven", "fp32", "int8").kv_memory(3),
+                         6 * 2 * 2 * 64 * (32 + 4))
 
 
 class Twins(unittest.TestCase):

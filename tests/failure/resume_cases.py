@@ -131,6 +131,7 @@ def resume_of_another_job(suite):
         ("stop", ("--stop", "x")),
         ("numerics_id", ("--weights", "int8")),
         ("numerics_id", ("--kv-format", "bf16")),
+        ("numerics_id", ("--kv-format", "int8")),
         ("numerics_id", ("--virtual-shards", 4)),
     ):
         prepared.refuse([name, str(manifest_path(prepared.output))], *more)

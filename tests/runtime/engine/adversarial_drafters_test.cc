@@ -30,16 +30,20 @@ struct Outcome {
 constexpr SchedulerLimits kTight{
     .max_sequences = 6, .max_rows = 60, .page_size = kPageSize, .num_pages = 6, .max_sampled = 60};
 
+/// Of weights and cache.
+struct Formats {
+  WeightChoice weights = WeightChoice::kAuto;
+  kernels::KvFormat kv = kernels::KvFormat::kFp32;
+};
+
 Outcome run(const std::string& model, drafter::Drafter* drafter, const drafter::DraftShape& shape,
             const SchedulerLimits& limits = kAmple,
             const std::vector<EngineRequest>& requests = mixed_requests(),
-            WeightChoice weights = WeightChoice::kAuto) {
+            const Formats& formats = {}) {
   const auto backend = kernels::make_cpu_backend({.threads = 2});
   const auto single = parallel::make_single();
-  const auto kv =
-      weights == WeightChoice::kAuto ? kernels::KvFormat::kFp32 : kernels::KvFormat::kBf16;
-  FixtureRank rank(model, {.weights = weights, .kv = kv, .limits = limits}, *backend, *single,
-                   {.drafter = drafter, .shape = shape});
+  FixtureRank rank(model, {.weights = formats.weights, .kv = formats.kv, .limits = limits},
+                   *backend, *single, {.drafter = drafter, .shape = shape});
   Outcome outcome{run_to_end(rank.engine(), requests), rank.engine().stats()};
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), limits.num_pages);
   return outcome;
@@ -187,12 +191,16 @@ int feed(const Answers& answers, std::int32_t token) {
   return requests;
 }
 
-class NonFiniteLogits : public testing::TestWithParam<WeightChoice> {};
+class NonFiniteLogits : public testing::TestWithParam<Formats> {};
 
-// fp32, and bf16 weights and cache; the integer formats refuse such weights when they are
-// converted.
-INSTANTIATE_TEST_SUITE_P(Weights, NonFiniteLogits,
-                         testing::Values(WeightChoice::kAuto, WeightChoice::kBf16));
+// Integer weights are not among them: such numbers are refused when they are converted.
+INSTANTIATE_TEST_SUITE_P(Formats, NonFiniteLogits,
+                         testing::Values(Formats{},
+                                         Formats{WeightChoice::kBf16, kernels::KvFormat::kBf16},
+                                         Formats{WeightChoice::kAuto, kernels::KvFormat::kInt8}),
+                         [](const auto& tested) {
+                           return std::string(kernels::format_name(tested.param.kv));
+                         });
 
 TEST_P(NonFiniteLogits, OnTheAcceptedPathEndThatRequestAlone) {
   const Answers clean = run("llama_gqa", nullptr, {}, kAmple, mixed_requests(), GetParam()).answers;

@@ -25,11 +25,11 @@ struct Outcome {
 };
 
 Outcome run_with(drafter::Drafter* drafter, const drafter::DraftShape& shape,
-                 SchedulerLimits limits = kAmple) {
+                 SchedulerLimits limits = kAmple, kernels::KvFormat kv = kernels::KvFormat::kBf16) {
   const auto backend = kernels::make_cpu_backend({.threads = 2});
   const auto single = parallel::make_single();
-  FixtureRank rank("llama_gqa", {.kv = kernels::KvFormat::kBf16, .limits = limits}, *backend,
-                   *single, {.drafter = drafter, .shape = shape});
+  FixtureRank rank("llama_gqa", {.kv = kv, .limits = limits}, *backend, *single,
+                   {.drafter = drafter, .shape = shape});
   Outcome outcome{run_to_end(rank.engine(), mixed_requests()), rank.engine().stats()};
   EXPECT_EQ(rank.engine().scheduler().pages().free_pages(), limits.num_pages);
   return outcome;
@@ -59,19 +59,22 @@ TEST(Speculation, RightGuessesSaveStepsAndChangeNothing) {
 }
 
 TEST(Speculation, ChunksAndPreemptionChangeNothing) {
-  const Answers expected = run_with(nullptr, {}).answers;
-  Oracle oracle(mixed_requests(), expected);
-  RandomDrafter random;
-  for (drafter::Drafter* drafter :
-       {static_cast<drafter::Drafter*>(&oracle), static_cast<drafter::Drafter*>(&random)}) {
-    for (const std::int32_t pages : {5, 6, 9}) {
-      const Outcome outcome = run_with(drafter, {4, 4, 16},
-                                       {.max_sequences = 6,
-                                        .max_rows = 29,
-                                        .page_size = kPageSize,
-                                        .num_pages = pages,
-                                        .max_sampled = 20});
-      EXPECT_EQ(outcome.answers, expected) << pages;
+  for (const kernels::KvFormat kv : {kernels::KvFormat::kBf16, kernels::KvFormat::kInt8}) {
+    const Answers expected = run_with(nullptr, {}, kAmple, kv).answers;
+    Oracle oracle(mixed_requests(), expected);
+    RandomDrafter random;
+    for (drafter::Drafter* drafter :
+         {static_cast<drafter::Drafter*>(&oracle), static_cast<drafter::Drafter*>(&random)}) {
+      for (const std::int32_t pages : {5, 6, 9}) {
+        const Outcome outcome = run_with(drafter, {4, 4, 16},
+                                         {.max_sequences = 6,
+                                          .max_rows = 29,
+                                          .page_size = kPageSize,
+                                          .num_pages = pages,
+                                          .max_sampled = 20},
+                                         kv);
+        EXPECT_EQ(outcome.answers, expected) << pages << ", kv " << kernels::format_name(kv);
+      }
     }
   }
 }

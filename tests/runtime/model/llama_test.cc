@@ -57,14 +57,16 @@ TEST_P(FixtureModels, EveryBackendAndChunkingGivesTheSameBits) {
   const auto ids = fixture.at("prompts").at(2).at("ids").get<Ids>();  // crosses position 256
   const auto single = parallel::make_single();
   const auto reference = kernels::make_reference_backend();
-  FixtureRank oracle(GetParam(), {.kv = kernels::KvFormat::kBf16}, *reference, *single);
-  const std::vector<float> expected = sequence_logits(oracle, *reference, ids, 300);
-  for (const std::string_view isa : kernels::supported_isas()) {
-    const auto backend = kernels::make_cpu_backend({.threads = 2, .isa = std::string(isa)});
-    FixtureRank rank(GetParam(), {.kv = kernels::KvFormat::kBf16}, *backend, *single);
-    for (const std::int32_t chunk : {300, 37}) {
-      EXPECT_TRUE(sequence_logits(rank, *backend, ids, chunk) == expected)
-          << isa << " in chunks of " << chunk;
+  for (const kernels::KvFormat kv : {kernels::KvFormat::kBf16, kernels::KvFormat::kInt8}) {
+    FixtureRank oracle(GetParam(), {.kv = kv}, *reference, *single);
+    const std::vector<float> expected = sequence_logits(oracle, *reference, ids, 300);
+    for (const std::string_view isa : kernels::supported_isas()) {
+      const auto backend = kernels::make_cpu_backend({.threads = 2, .isa = std::string(isa)});
+      FixtureRank rank(GetParam(), {.kv = kv}, *backend, *single);
+      for (const std::int32_t chunk : {300, 37}) {
+        EXPECT_TRUE(sequence_logits(rank, *backend, ids, chunk) == expected)
+            << isa << " in chunks of " << chunk << ", kv " << kernels::format_name(kv);
+      }
     }
   }
 }
@@ -118,6 +120,8 @@ TEST(NumericsId, NamesWhatBitsDependOn) {
                            ""};
   EXPECT_EQ(numerics_id("cpu", int4, 8, kernels::KvFormat::kBf16),
             "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256");
+  EXPECT_EQ(numerics_id("cpu", int4, 8, kernels::KvFormat::kInt8),
+            "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=int8,segment=256");
 }
 
 }  // namespace
