@@ -81,7 +81,7 @@ std::unique_ptr<Backend> make_reference_backend();
 
 struct CpuOptions {
   int threads = 1;  // worker threads, the caller included
-  // "avx2", "avx512", "avx512vnni", "amx"; empty: the best that the machine has
+  // "avx2", "avx512", "avx512vnni", "amx"; empty: the best that the machine has but amx
   std::string isa = {};
   std::vector<int> cpus = {};  // CPU that each thread is bound to, the caller first; empty: none
 };

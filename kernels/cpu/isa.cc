@@ -17,7 +17,9 @@ namespace cpu {
 
 namespace {
 
-constexpr std::array kBestFirst = {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvx2};
+// AMX after what it would replace: until it has run and been measured on hardware it has to be asked
+// for.
+constexpr std::array kBestFirst = {Isa::kAvx512Vnni, Isa::kAmx, Isa::kAvx512, Isa::kAvx2};
 
 bool runs_here(Isa isa) {
   // Highway asks the processor and the operating system (which must save the wider registers).

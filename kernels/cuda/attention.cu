@@ -15,10 +15,11 @@
 
 // The order of operations is that of kernels/reference/attention.cc, to the bit.
 //
-// A block of threads takes 16 queries (row, head) that read the same cache head, rows side by side,
-// so that rows of one sequence share what is read of it. For a segment it computes all scores, a
-// half-warp for each position with the dot's 16 lanes; then the running maxima and exponentials, a
-// half-warp for each query; then the weighted values, a thread for each element of the output.
+// A block of threads takes up to 16 queries (row, head) that read the same cache head, rows side by
+// side, so that rows of one sequence share what is read of it. For a segment it computes all
+// scores, a half-warp for each position with the dot's 16 lanes; then the running maxima and
+// exponentials, a half-warp for each query; then the weighted values, a thread for each element of
+// the output.
 //
 // Where rows are few, each segment has a block of its own, which leaves its state in a workspace; a
 // second kernel merges them from left to right. Else a block goes through its queries' segments one
@@ -35,6 +36,18 @@ constexpr int kMostHeadDim = kThreads;
 constexpr std::int64_t kEnoughBlocks = 1024;  // several for each multiprocessor of the largest GPUs
 constexpr std::int64_t kMostStateFloats = 16 << 20;
 static_assert(kAttentionBlock == kLanes);
+
+/// How a block's threads share the outputs of its queries: the narrower the heads, the more queries
+/// at the same time.
+struct Shares {
+  int element_threads;     // of one query, a thread for each element
+  int queries_per_thread;  // one after the other
+  int queries() const { return kThreads / element_threads * queries_per_thread; }  // <= kQueries
+};
+Shares shares_of(int head_dim) {
+  if (head_dim <= kThreads / 4) return {kThreads / 4, 4};
+  return {head_dim <= kThreads / 2 ? kThreads / 2 : kThreads, 8};
+}
 
 /// The query heads of each cache head: query_head[first[kv]] ... query_head[first[kv + 1] - 1].
 struct HeadGroups {
@@ -95,8 +108,13 @@ __device__ float cache_scale(const KvPool& pool, const CacheRow& row, int next =
 template <KvFormat kFormat, int kPerThread>
 class QueryBlock {
  public:
-  __device__ QueryBlock(const AttentionParams& params, int kv_head, int count, Shared& shared)
-      : params_(params), kv_head_(kv_head), count_(count), shared_(shared) {}
+  __device__ QueryBlock(const AttentionParams& params, int kv_head, int count, int element_threads,
+                        Shared& shared)
+      : params_(params),
+        kv_head_(kv_head),
+        count_(count),
+        element_threads_(element_threads),
+        shared_(shared) {}
 
   /// Needs a barrier after it.
   __device__ void load_queries() {
@@ -122,12 +140,10 @@ class QueryBlock {
     const std::int32_t seen = shared_.position[q] + 1 - begin;
     return seen < kAttentionSegment ? seen : kAttentionSegment;
   }
-  __device__ static int first_query() {
-    return static_cast<int>(threadIdx.x) / (kThreads / (kQueries / kPerThread)) * kPerThread;
+  __device__ int first_query() const {
+    return static_cast<int>(threadIdx.x) / element_threads_ * kPerThread;
   }
-  __device__ static int element() {
-    return static_cast<int>(threadIdx.x) % (kThreads / (kQueries / kPerThread));
-  }
+  __device__ int element() const { return static_cast<int>(threadIdx.x) % element_threads_; }
 
  private:
   __device__ CacheRow place(int row, std::int32_t position, KvPart part) const {
@@ -144,7 +160,7 @@ class QueryBlock {
     for (int block = 0; block < kSegmentBlocks; ++block) {
       const int j = block * kAttentionBlock + static_cast<int>(threadIdx.x) / kLanes;
       std::int64_t loaded = -1;
-      float key[kMostHeadDim / kLanes];
+      float key[kMostHeadDim / kLanes] = {};
       for (int q = 0; q < count_; ++q) {
         if (j >= visible(q, begin)) continue;
         const CacheRow found = place(shared_.row[q], begin + j, KvPart::kKey);
@@ -206,8 +222,8 @@ class QueryBlock {
     for (int block = 0; block < kSegmentBlocks; ++block) {
       const int from = block * kAttentionBlock;
       std::int64_t loaded = -1;
-      float value[kAttentionBlock];
-      float scale[kAttentionBlock];
+      float value[kAttentionBlock] = {};
+      float scale[kAttentionBlock] = {};
       PACELINE_UNROLL
       for (int i = 0; i < kPerThread; ++i) {
         const int q = first_query() + i;
@@ -217,22 +233,24 @@ class QueryBlock {
         // Slots of the cache's pages follow each other in whole blocks, ancestors' do not.
         const bool in_order =
             begin + from + std::min(seen, int{kAttentionBlock}) <= params_.rows_at[row].base;
+        out[i] *= shared_.rescale[q][block];
+        if (!in_order) {
+          for (int j = 0; j < seen && j < kAttentionBlock; ++j) {
+            const CacheRow found = place(row, begin + from + j, KvPart::kValue);
+            out[i] = std::fma(shared_.scores[q][from + j] * cache_scale<kFormat>(params_.kv, found),
+                              cache_element<kFormat>(params_.kv, found.at + d), out[i]);
+          }
+          continue;
+        }
         const CacheRow first = place(row, begin + from, KvPart::kValue);
-        if (!in_order || first.at != loaded) {
+        if (first.at != loaded) {
           PACELINE_UNROLL
           for (int j = 0; j < kAttentionBlock; ++j) {
-            if (in_order) {
-              value[j] = cache_element<kFormat>(params_.kv, first.at + std::int64_t{j} * dim + d);
-              scale[j] = cache_scale<kFormat>(params_.kv, first, j);
-            } else if (j < seen) {
-              const CacheRow found = place(row, begin + from + j, KvPart::kValue);
-              value[j] = cache_element<kFormat>(params_.kv, found.at + d);
-              scale[j] = cache_scale<kFormat>(params_.kv, found);
-            }
+            value[j] = cache_element<kFormat>(params_.kv, first.at + std::int64_t{j} * dim + d);
+            scale[j] = cache_scale<kFormat>(params_.kv, first, j);
           }
-          loaded = in_order ? first.at : -1;
+          loaded = first.at;
         }
-        out[i] *= shared_.rescale[q][block];
         PACELINE_UNROLL
         for (int j = 0; j < kAttentionBlock; ++j) {
           if (j < seen) {
@@ -246,6 +264,7 @@ class QueryBlock {
   const AttentionParams& params_;
   int kv_head_;
   int count_;
+  int element_threads_;
   Shared& shared_;
 };
 
@@ -267,8 +286,8 @@ __device__ std::int64_t state_place(const AttentionParams& params, std::int64_t 
 // Block ((chunk of queries, cache head), segment); with no workspace one block for all segments.
 template <KvFormat kFormat, int kPerThread>
 __global__ void __launch_bounds__(kThreads)
-    attention_kernel(const AttentionParams params, const HeadGroups groups, int chunks,
-                     float* states, int segments) {
+    attention_kernel(const AttentionParams params, const HeadGroups groups, int element_threads,
+                     int chunks, float* states, int segments) {
   auto& shared = *dynamic_shared<Shared>();
   const int parts = states != nullptr ? segments : 1;
   const auto segment = static_cast<int>(blockIdx.x % static_cast<unsigned>(parts));
@@ -276,9 +295,10 @@ __global__ void __launch_bounds__(kThreads)
   const auto chunk = static_cast<std::int64_t>(blockIdx.x / static_cast<unsigned>(parts)) % chunks;
   const int first = groups.first[kv_head];
   const int heads = groups.first[kv_head + 1] - first;
-  const std::int64_t begin = chunk * kQueries;
+  const int most = kThreads / element_threads * kPerThread;
+  const std::int64_t begin = chunk * most;
   const auto count = static_cast<int>(
-      std::min(std::int64_t{kQueries}, params.rows * heads - begin));  // may be negative
+      std::min(std::int64_t{most}, params.rows * heads - begin));  // may be negative
   if (count <= 0) return;
   std::int32_t last = 0;
   for (int q = 0; q < count; ++q) {
@@ -292,7 +312,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int32_t from = states != nullptr ? segment * kAttentionSegment : 0;
   if (from > last) return;
   __syncthreads();
-  QueryBlock<kFormat, kPerThread> block(params, kv_head, count, shared);
+  QueryBlock<kFormat, kPerThread> block(params, kv_head, count, element_threads, shared);
   block.load_queries();
   __syncthreads();
 
@@ -380,7 +400,8 @@ int chunks_of(const AttentionParams& params) {
     most = std::max<std::int64_t>(
         most, std::count(params.kv_head, params.kv_head + params.num_heads, kv));
   }
-  return static_cast<int>((params.rows * most + kQueries - 1) / kQueries);
+  const int queries = shares_of(params.kv.head_dim).queries();
+  return static_cast<int>((params.rows * most + queries - 1) / queries);
 }
 
 /// No row has more.
@@ -390,16 +411,15 @@ int segments_of(const AttentionParams& params) {
 }
 
 template <KvFormat kFormat>
-auto* kernel_for(int head_dim) {
-  if (head_dim <= kThreads / 4) return attention_kernel<kFormat, kQueries / 4>;
-  if (head_dim <= kThreads / 2) return attention_kernel<kFormat, kQueries / 2>;
-  return attention_kernel<kFormat, kQueries>;
+auto* kernel_for(const Shares& shares) {
+  return shares.queries_per_thread == 4 ? attention_kernel<kFormat, 4>
+                                        : attention_kernel<kFormat, 8>;
 }
 
-auto* kernel_for(const KvPool& kv) {
-  if (kv.format == KvFormat::kFp32) return kernel_for<KvFormat::kFp32>(kv.head_dim);
-  if (kv.format == KvFormat::kInt8) return kernel_for<KvFormat::kInt8>(kv.head_dim);
-  return kernel_for<KvFormat::kBf16>(kv.head_dim);
+auto* kernel_for(KvFormat format, const Shares& shares) {
+  if (format == KvFormat::kFp32) return kernel_for<KvFormat::kFp32>(shares);
+  if (format == KvFormat::kInt8) return kernel_for<KvFormat::kInt8>(shares);
+  return kernel_for<KvFormat::kBf16>(shares);
 }
 
 }  // namespace
@@ -418,12 +438,14 @@ void attention(const AttentionParams& params, float* workspace, cudaStream_t str
          std::to_string(kv.head_dim) + " elements, expected at most " + std::to_string(kMostHeads) +
          " of " + std::to_string(kMostHeadDim));
   }
+  const Shares shares = shares_of(kv.head_dim);
   const int chunks = chunks_of(params);
   const int segments = segments_of(params);
   const std::int64_t blocks = std::int64_t{chunks} * kv.num_heads;
   launch("attention",
          {workspace != nullptr ? blocks * segments : blocks, kThreads, shared_bytes(kv.head_dim)},
-         stream, kernel_for(kv), params, group_heads(params), chunks, workspace, segments);
+         stream, kernel_for(kv.format, shares), params, group_heads(params), shares.element_threads,
+         chunks, workspace, segments);
   if (workspace == nullptr) return;
   launch("attention", shape_of_elements(params.rows * params.num_heads * kv.head_dim), stream,
          merge_kernel, params, static_cast<const float*>(workspace), segments);

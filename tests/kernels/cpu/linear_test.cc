@@ -208,7 +208,7 @@ TEST(Linear, ProductsOfFewRowsAndOfManyTakeTurns) {
     if (from_sixteen.tiles != nullptr) from_sixteen.tiles_from = 16;
     ThreadPool pool(2);
     Linear linear(from_sixteen, pool);
-    for (WeightFormat format : kFormats) {
+    for (WeightFormat format : kWeightFormats) {
       const HostMatrix matrix = random_matrix(format, 40, 192, 28);
       const auto oracle = reference::pack(matrix, Reduction::whole(192));
       const auto packed = linear.pack(matrix, Reduction::whole(192));
