@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/core/function_ref.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels {
@@ -50,6 +51,11 @@ class Backend {
   virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* device, std::size_t bytes) = 0;
   virtual void synchronize() = 0;
+
+  /// Calls `ops`, which does nothing but call ops of this backend; or does what they did when they
+  /// were called under the same `key` before, without calling them. So the key must tell apart
+  /// whatever their parameters depend on, but for buffers: those may move.
+  virtual void repeat(std::span<const std::int64_t> /*key*/, FunctionRef<void()> ops) { ops(); }
 
   /// Lays a matrix out for `linear` and `embed`. The reduction's columns are the matrix's own,
   /// ascending, without gaps, each boundary at a multiple of the format's activation group.

@@ -85,7 +85,8 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
   if (options.device != "cpu") {
     const kernels::CudaDevices gpus = kernels::find_cuda_devices();
     if (gpus.count > 0) {
-      placed.backend = kernels::make_cuda_backend({.device = world.local_rank() % gpus.count});
+      placed.backend = kernels::make_cuda_backend(
+          {.device = world.local_rank() % gpus.count, .graphs = !options.no_graphs});
       return placed;
     }
     if (options.device == "cuda") throw ConfigError("--device cuda: {}", gpus.why_none);

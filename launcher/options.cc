@@ -77,6 +77,10 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->capture_default_str()
       ->group("Cluster");
   command
+      .add_flag("--no-graphs", options.no_graphs,
+                "cuda: start each kernel by itself instead of recorded steps, to find mistakes")
+      ->group("Cluster");
+  command
       .add_option("--threads", options.threads,
                   "Threads per rank; 0: the node's cores shared among its ranks")
       ->check(CLI::Range(0, 1024))

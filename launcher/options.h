@@ -19,6 +19,7 @@ struct ModelOptions {
 struct ClusterOptions {
   int tp = 0;
   std::string device = "auto";
+  bool no_graphs = false;
   int threads = 0;
   std::string isa;
   std::string exchange = "auto";

@@ -28,6 +28,9 @@ class ExchangeWorkspace {
   int size() const { return communicator_.size(); }
   int virtual_shards() const { return virtual_shards_; }
 
+  /// Whether layers do nothing but call ops of the backend, so that it may repeat them.
+  bool stays_on_device() const { return communicator_.size() == 1; }
+
   /// Blocks of floats, one per rank, one after the other: this rank's is written, then gathered.
   struct Blocks {
     float* all = nullptr;

@@ -6,6 +6,8 @@
 #include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 #include "kernels/cuda/device_matrix.h"
+#include "kernels/cuda/graphs.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
 namespace paceline::kernels {
@@ -13,10 +15,7 @@ namespace {
 
 constexpr int kLeastGeneration = 80;  // sm_80
 
-void check_call(const char* call, cudaError_t status) {
-  check(status == cudaSuccess, "{}: {} ({})", call, cudaGetErrorString(status),
-        cudaGetErrorName(status));
-}
+using cuda::check_call;
 
 // Freeing waits for what the device still does with the memory. An error here is one of an earlier
 // call's, which has been or will be told by that stream.
@@ -25,7 +24,8 @@ void release(void* memory) { (void)cudaFree(memory); }
 /// One device, one stream: ops run in the order they are called.
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const CudaOptions& options) : device_(options.device) {
+  explicit CudaBackend(const CudaOptions& options)
+      : device_(options.device), use_graphs_(options.graphs) {
     const CudaDevices devices = find_cuda_devices();
     if (devices.count == 0) throw ConfigError("--device cuda: {}", devices.why_none);
     if (device_ < 0 || device_ >= devices.count) {
@@ -46,6 +46,7 @@ class CudaBackend final : public Backend {
 
   ~CudaBackend() override {
     workspace_ = {};
+    graphs_.forget();
     (void)cudaStreamDestroy(stream_);
   }
   CudaBackend(const CudaBackend&) = delete;
@@ -61,8 +62,11 @@ class CudaBackend final : public Backend {
     check_call("cudaMemGetInfo", cudaMemGetInfo(&free, &total));
     return free;
   }
+  // Memory that grows is allocated anew: what graphs know of the old is no longer true.
   Buffer allocate(std::size_t bytes) override {
     if (bytes == 0) return {};
+    check(!graphs_.recording(), "memory is allocated while a graph is recorded");
+    graphs_.forget();
     void* memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, bytes);
     if (status == cudaErrorMemoryAllocation) {
@@ -89,6 +93,11 @@ class CudaBackend final : public Backend {
   }
   // Where what a kernel did wrong comes out.
   void synchronize() override { check_call("the device", cudaStreamSynchronize(stream())); }
+
+  void repeat(std::span<const std::int64_t> key, FunctionRef<void()> ops) override {
+    if (!use_graphs_) return ops();
+    graphs_.run(key, ops, stream());
+  }
 
   std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
                                      const Reduction& reduction) override {
@@ -146,9 +155,11 @@ class CudaBackend final : public Backend {
   }
 
   int device_;
+  bool use_graphs_;
   std::string description_;
   cudaStream_t stream_ = nullptr;
   Buffer workspace_;
+  cuda::GraphCache graphs_;
 };
 
 }  // namespace

@@ -19,7 +19,8 @@ struct CudaDevices {
 CudaDevices find_cuda_devices();
 
 struct CudaOptions {
-  int device = 0;  // below CudaDevices::count
+  int device = 0;      // below CudaDevices::count
+  bool graphs = true;  // Backend::repeat records what it repeats
 };
 
 /// Throws ConfigError if there is no such device, or none that these kernels were compiled for.

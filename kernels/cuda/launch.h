@@ -18,6 +18,9 @@ namespace paceline::kernels::cuda {
 /// Throws a FatalError with this message.
 [[noreturn]] void fail(const std::string& message);
 
+/// Throws a FatalError that names the call of CUDA's runtime unless `status` is cudaSuccess.
+void check_call(const char* call, cudaError_t status);
+
 /// Throws a FatalError that names the op unless `status` is cudaSuccess.
 void check_launch(const char* op, cudaError_t status);
 

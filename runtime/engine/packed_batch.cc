@@ -1,6 +1,7 @@
 #include "runtime/engine/packed_batch.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/core/error.h"
 
@@ -99,6 +100,9 @@ void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, Packe
     }
   }
   const std::size_t sequences = plan.context.size() + plan.generation.size();
+  // A power of two, so that a growing text does not change a step's sizes all the time.
+  batch.page_stride =
+      static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(batch.page_stride)));
   batch.page_table.assign(sequences * static_cast<std::size_t>(batch.page_stride), -1);
   std::int32_t index = 0;
   for (const PlannedRows& planned : plan.context) append(planned, kNoTree, index++, batch);

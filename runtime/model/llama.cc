@@ -1,6 +1,7 @@
 #include "runtime/model/llama.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/core/device_memory.h"
@@ -197,6 +198,20 @@ const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool
   const std::int64_t rows = batch.size();
   const auto sampled = static_cast<std::int64_t>(batch.sampled_rows.size());
   upload(batch);
+  // Of the batch only these sizes are parameters; the rest is read on the device.
+  const std::array key = {rows, sampled, batch.page_stride};
+  const auto step = [&] { compute(batch, cache); };
+  if (exchange_.stays_on_device()) {
+    backend_.repeat(key, step);
+  } else {
+    step();
+  }
+  return hidden_.as<float>();
+}
+
+void LlamaModel::compute(const PackedBatch& batch, const kernels::KvPool& cache) {
+  const std::int64_t rows = batch.size();
+  const auto sampled = static_cast<std::int64_t>(batch.sampled_rows.size());
   backend_.rope_table({.positions = batch_.positions.as<std::int32_t>(),
                        .inv_freq = inv_freq_.as<float>(),
                        .cos = cos_.as<float>(),
@@ -214,7 +229,6 @@ const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool
                         .rows = sampled,
                         .width = config_.hidden_size});
   rms_norm(sampled_.as<float>(), final_norm_, hidden_.as<float>(), sampled);
-  return hidden_.as<float>();
 }
 
 void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows) {

@@ -71,6 +71,8 @@ class LlamaModel {
                               kernels::IndexRange range);
   void allocate_step_memory(const Limits& limits);
   void upload(const PackedBatch& batch);
+  /// From tokens to hidden states; the batch is on the device.
+  void compute(const PackedBatch& batch, const kernels::KvPool& cache);
   void attention(Layer& layer, int index, const kernels::KvPool& cache, const PackedBatch& batch);
   void feed_forward(Layer& layer, std::int64_t rows);
   void rms_norm(const float* in, const kernels::Buffer& weight, float* out, std::int64_t rows);

@@ -14,9 +14,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <source_location>
+#include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "tests/support/simt/device.h"
 #include "tests/support/simt/memory.h"
@@ -192,7 +196,8 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidDevice = 101
+  cudaErrorInvalidDevice = 101,
+  cudaErrorStreamCaptureUnsupported = 900
 };
 inline const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -204,6 +209,8 @@ inline const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
     default:
       return "cudaErrorInvalidDevice";
   }
@@ -218,6 +225,8 @@ inline const char* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
     default:
       return "invalid device ordinal";
   }
@@ -242,15 +251,56 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int devic
   return cudaSetDevice(device);
 }
 
-/// Every stream does its work at once.
-using cudaStream_t = struct SimtStream*;
+/// Every stream does its work at once, unless it is recorded.
+struct SimtGraph {
+  std::vector<std::function<void()>> kernels;
+};
+struct SimtStream {
+  std::unique_ptr<SimtGraph> recorded;  // while it is
+};
+using cudaStream_t = SimtStream*;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  *stream = new SimtStream;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+inline bool simt_records(cudaStream_t stream) {
+  return stream != nullptr && stream->recorded != nullptr;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return simt_records(stream) ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+
+/// A graph is its kernels one after the other. Only kernels can be recorded.
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+using cudaGraph_t = SimtGraph*;
+using cudaGraphExec_t = SimtGraph*;
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream == nullptr || simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  stream->recorded = std::make_unique<SimtGraph>();
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = stream->recorded.release();
+  return *graph == nullptr ? cudaErrorInvalidValue : cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned) {
+  *exec = new SimtGraph(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  for (const auto& kernel : exec->kernels) kernel();
+  return cudaSuccess;
+}
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   *memory = paceline::simt::allocate(bytes);
@@ -265,14 +315,17 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *total = paceline::simt::total_memory();
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes,
+                                   cudaStream_t stream) {
+  if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
   const paceline::simt::HostAccess access;
   std::memset(memory, value, bytes);
   return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
+                                   cudaStream_t stream) {
+  if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
   const paceline::simt::HostAccess access;
   std::memmove(to, from, bytes);
   return cudaSuccess;
@@ -299,6 +352,19 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   if (!simt_can_launch(*config)) return cudaErrorInvalidConfiguration;
+  if (simt_records(config->stream)) {
+    cudaLaunchConfig_t later = *config;
+    later.stream = nullptr;
+    // The parameters as they are now, which is what a GPU records.
+    config->stream->recorded->kernels.push_back(
+        [later, kernel,
+         parameters =
+             std::tuple<std::remove_cv_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
+          std::apply([&](const auto&... each) { cudaLaunchKernelEx(&later, kernel, each...); },
+                     parameters);
+        });
+    return cudaSuccess;
+  }
   const dim3& grid = config->gridDim;
   const dim3& block = config->blockDim;
   paceline::simt::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},
