@@ -126,10 +126,59 @@ HWY_INLINE FloatVec sum_blocks(const FloatVec (&w)[4]) {
                  hn::BitCast(d, hn::InterleaveUpper(dd, x2, y2)));
 }
 
-/// Lanes i + (i + 4) of x and of y: even blocks of the result are x's, odd ones y's.
-HWY_INLINE FloatVec add_adjacent_blocks(FloatVec x, FloatVec y) {
-  return hn::Add(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(y), x),
-                 hn::OddEvenBlocks(y, hn::SwapAdjacentBlocks(x)));
+struct Sum {
+  HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Add(a, b); }
+};
+struct Largest {
+  HWY_INLINE FloatVec operator()(FloatVec a, FloatVec b) const { return hn::Max(a, b); }
+};
+
+/// Lanes i and i + 4 of x and of y, put together: even blocks of the result are x's, odd ones y's.
+template <class Op = Sum>
+HWY_INLINE FloatVec fold_adjacent_blocks(FloatVec x, FloatVec y, const Op& op = {}) {
+  return op(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(y), x),
+            hn::OddEvenBlocks(y, hn::SwapAdjacentBlocks(x)));
+}
+
+/// Lanes i and i + 8 of x, of 16, then of y.
+template <class Op = Sum>
+HWY_INLINE FloatVec fold_halves(FloatVec x, FloatVec y, const Op& op = {}) {
+  const FloatTag d;
+  return op(hn::ConcatLowerLower(d, y, x), hn::ConcatUpperUpper(d, y, x));
+}
+
+// Where the 16 lanes of kQueriesAtOnce queries are put together at once, each comes to have a block
+// of four lanes of one vector: of four queries the first has block 0, the others 2, 1 and 3.
+
+constexpr int folded_lane(int query) {
+  return 4 * (kVectors == 1 ? query % 2 * 2 + query / 2 : query);
+}
+
+/// Each query's lanes as one tree: i and i + 8, i + 4, i + 2, i + 1. All four lanes of its block
+/// have the result.
+template <class Op>
+HWY_INLINE FloatVec fold(const FloatVec (*lanes)[kVectors], const Op& op) {
+  FloatVec v;
+  if constexpr (kVectors == 1) {
+    v = fold_adjacent_blocks(fold_halves(lanes[0][0], lanes[1][0], op),
+                             fold_halves(lanes[2][0], lanes[3][0], op), op);
+  } else {
+    v = fold_adjacent_blocks(op(lanes[0][0], lanes[0][1]), op(lanes[1][0], lanes[1][1]), op);
+  }
+  v = op(v, hn::Shuffle1032(v));
+  return op(v, hn::Shuffle2301(v));
+}
+
+/// *values[q] in all lanes of query q's block.
+HWY_INLINE FloatVec in_folded_lanes(const float* const (&values)[kQueriesAtOnce]) {
+  const FloatTag d;
+  if constexpr (kVectors == 1) {
+    const auto even = hn::ConcatUpperLower(d, hn::Set(d, *values[1]), hn::Set(d, *values[0]));
+    const auto odd = hn::ConcatUpperLower(d, hn::Set(d, *values[3]), hn::Set(d, *values[2]));
+    return hn::OddEvenBlocks(odd, even);
+  } else {
+    return hn::OddEvenBlocks(hn::Set(d, *values[1]), hn::Set(d, *values[0]));
+  }
 }
 
 /// Dot products of each query with the block's 16 keys, times the keys' scales and the scale.
@@ -155,11 +204,8 @@ HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<El
         }
       }
       for (int q = 0; q < kQueries; ++q) {
-        const auto add_halves = [&](FloatVec low, FloatVec high) HWY_ATTR {
-          return hn::Add(hn::ConcatLowerLower(d, high, low), hn::ConcatUpperUpper(d, high, low));
-        };
-        w[q][i] = add_adjacent_blocks(add_halves(sums[q][0], sums[q][1]),
-                                      add_halves(sums[q][2], sums[q][3]));
+        w[q][i] = fold_adjacent_blocks(fold_halves(sums[q][0], sums[q][1]),
+                                       fold_halves(sums[q][2], sums[q][3]));
       }
     }
     for (int q = 0; q < kQueries; ++q) {
@@ -186,7 +232,7 @@ HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<El
         }
         for (int q = 0; q < kQueries; ++q) {
           w[q][i] =
-              add_adjacent_blocks(hn::Add(low[q][0], high[q][0]), hn::Add(low[q][1], high[q][1]));
+              fold_adjacent_blocks(hn::Add(low[q][0], high[q][0]), hn::Add(low[q][1], high[q][1]));
         }
       }
       for (int q = 0; q < kQueries; ++q) {
@@ -196,30 +242,54 @@ HWY_INLINE void score(const float* const* HWY_RESTRICT queries, const KvBlock<El
   }
 }
 
-/// One query's softmax over one block: updates max and sum, fills the block's weights, returns what
-/// `out` is to be multiplied by first.
-HWY_INLINE float weigh(const FloatVec (&scores)[kVectors], int visible, float& max, float& sum,
-                       float* HWY_RESTRICT weights) {
+/// The queries' softmax over one block: updates each max and sum, fills the block's weights and
+/// what `out` is to be multiplied by first. Where there are fewer queries than can be folded at
+/// once the last one stands for the missing, too.
+template <int kQueries>
+HWY_INLINE void weigh(const FloatVec (*scores)[kVectors], const int* visible, float* max,
+                      float* sum, float (*weights)[kAttentionBlock], float* rescale) {
   const FloatTag d;
-  const auto old_max = hn::Set(d, max);
-  hn::Mask<FloatTag> seen[kVectors];
-  auto largest = old_max;
-  for (int v = 0; v < kVectors; ++v) {
-    seen[v] = hn::FirstN(d, elements_left(v * kWidth, visible));
-    const auto larger = hn::And(seen[v], hn::Gt(scores[v], largest));
-    largest = hn::IfThenElse(larger, scores[v], largest);
+  const auto none = hn::Set(d, -std::numeric_limits<float>::infinity());
+  hn::Mask<FloatTag> seen[kQueries][kVectors];
+  FloatVec lanes[kQueriesAtOnce][kVectors];
+  const float* old_maxima[kQueriesAtOnce];
+  const float* old_sums[kQueriesAtOnce];
+  for (int i = 0; i < kQueriesAtOnce; ++i) {
+    const int q = std::min(i, kQueries - 1);
+    old_maxima[i] = max + q;
+    old_sums[i] = sum + q;
+    for (int v = 0; v < kVectors; ++v) {
+      if (i == q) seen[q][v] = hn::FirstN(d, elements_left(v * kWidth, visible[q]));
+      const auto counts = hn::And(seen[q][v], hn::Gt(scores[q][v], none));  // a NaN does not
+      lanes[i][v] = hn::IfThenElse(counts, scores[q][v], none);
+    }
   }
-  const auto new_max = hn::MaxOfLanes(d, largest);
-  FloatVec lanes[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    lanes[v] = hn::IfThenElseZero(seen[v], exp(hn::Sub(scores[v], new_max)));
-    hn::StoreU(lanes[v], d, weights + v * kWidth);
+  const auto old_max = in_folded_lanes(old_maxima);
+  const auto new_max = hn::Max(old_max, fold(lanes, Largest()));
+  alignas(64) float maxima[kWidth];
+  hn::Store(new_max, d, maxima);
+  for (int i = 0; i < kQueriesAtOnce; ++i) {
+    const int q = std::min(i, kQueries - 1);
+    const auto largest = hn::Set(d, maxima[folded_lane(q)]);
+    for (int v = 0; v < kVectors; ++v) {
+      if (i != q) {
+        lanes[i][v] = lanes[q][v];
+        continue;
+      }
+      lanes[q][v] = hn::IfThenElseZero(seen[q][v], exp(hn::Sub(scores[q][v], largest)));
+      hn::StoreU(lanes[q][v], d, weights[q] + v * kWidth);
+    }
   }
-  const float change = max - hn::GetLane(new_max);
-  const float rescale = change == 0 ? 1.0f : exact::exp(change);  // exp(0) is 1
-  sum = std::fma(sum, rescale, sum_lanes(lanes));
-  max = hn::GetLane(new_max);
-  return rescale;
+  const auto change = exp(hn::Sub(old_max, new_max));
+  alignas(64) float sums[kWidth];
+  alignas(64) float changes[kWidth];
+  hn::Store(hn::MulAdd(in_folded_lanes(old_sums), change, fold(lanes, Sum())), d, sums);
+  hn::Store(change, d, changes);
+  for (int q = 0; q < kQueries; ++q) {
+    max[q] = maxima[folded_lane(q)];
+    sum[q] = sums[folded_lane(q)];
+    rescale[q] = changes[folded_lane(q)];
+  }
 }
 
 /// out = out * rescale, then fma(weights[j], values.row(j), out) for j < visible, for each query.
@@ -284,10 +354,10 @@ HWY_INLINE void add_block(const QueryStates& queries, int first, const KvBlock<E
   float rescale[kQueries];
   score<kQueries>(queries.query + first, keys, dim, scale, scores);
   const int* visible = queries.visible + first;
+  weigh<kQueries>(scores, visible, queries.state.max + first, queries.state.sum + first, weights,
+                  rescale);
   bool alike = true;
   for (int q = 0; q < kQueries; ++q) {
-    rescale[q] = weigh(scores[q], visible[q], queries.state.max[first + q],
-                       queries.state.sum[first + q], weights[q]);
     if constexpr (KvBlock<Element>::kScaled) {
       const FloatTag d;
       for (int v = 0; v < kVectors; ++v) {
