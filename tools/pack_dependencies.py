@@ -34,7 +34,7 @@ PROGRAMS = ["mpirun", "mpiexec", "orted", "mpicxx", "pkg-config"]
 WANTED = re.compile(r"include/|.*\.so(\.[0-9.]+)?$|share/(cmake|openmpi|pkgconfig)/"
                     r"|.*/(cmake|pkgconfig|pmix)/|.*/lib(gtest|gmock)(_main)?\.a$")
 # Other languages' bindings, libraries and tools that nothing here uses.
-UNWANTED = re.compile(r".*(fortran|java|mpif|shmem|ompitrace|pcre2-(16|32|posix)|hwy_(contrib|test)"
+UNWANTED = re.compile(r".*(fortran|java|mpif|[op]shmem|include/shmem|ompitrace|pcre2-(16|32|posix)|hwy_(contrib|test)"
                       r"|libssl|monitoring|mca_common_(ucx|ofi|verbs)|\.mod$|\.la$|share/doc/|share/man/)")
 # A machine that compiles has these.
 SYSTEMS_OWN = re.compile(r"(ld-linux.*|linux-vdso|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s|gomp|atomic|z))"
@@ -55,6 +55,8 @@ def wanted(path):
     [True, True]
     >>> wanted("lib/x86_64-linux-gnu/fortran/gfortran-mod-15/openmpi/mpi.h")
     False
+    >>> [wanted(f"lib/openmpi3/mca_{name}.so") for name in ("shmem_mmap", "memheap_buddy")]
+    [True, True]
     >>> [wanted(path) for path in ("lib/x86_64-linux-gnu/libcrypto.a", "share/man/man3/fmt.3")]
     [False, False]
     """
@@ -101,6 +103,13 @@ def is_elf(path):
         return file.read(4) == b"\x7fELF"
 
 
+def soname_of(path):
+    """The name by which programs ask for a library; None if it has none."""
+    printed = subprocess.run(["objdump", "-p", path], text=True, capture_output=True, check=True)
+    found = re.search(r"^\s*SONAME\s+(\S+)", printed.stdout, re.MULTILINE)
+    return found.group(1) if found else None
+
+
 class Packing:
     """What goes into the archive: files, and links to them, by their place in it."""
 
@@ -109,14 +118,14 @@ class Packing:
         self.links = {}  # place: the place it leads to
 
     def add(self, place, path):
-        """A file with the libraries that it needs; a link leads straight to its file."""
+        """A file with the libraries that it needs; a link leads straight to its file. A library is
+        also there under the name by which programs ask for it."""
         if place in self.files or place in self.links:
             return
         real = os.path.realpath(path)
-        if real != f"/usr/{place}" and os.path.islink(path) and real.startswith("/usr/lib/"):
-            target = real.removeprefix("/usr/")
-            self.links[place] = target
-            self.add(target, real)
+        if os.path.islink(path) and real.startswith("/usr/lib/"):
+            self.links[place] = real.removeprefix("/usr/")
+            self.add(self.links[place], real)
             return
         if is_elf(real):
             printed = subprocess.run(["ldd", real], text=True, capture_output=True, check=True)
@@ -126,6 +135,9 @@ class Packing:
             for needed in libraries.values():
                 folder, name = os.path.split(needed)
                 self.add(f"{os.path.realpath(folder)}/{name}".removeprefix("/usr/"), needed)
+            soname = soname_of(real)
+            if soname and soname != os.path.basename(place):
+                self.links[f"{os.path.dirname(place)}/{soname}"] = place
         self.files[place] = real
 
     def write(self, archive):
@@ -176,7 +188,10 @@ def environment(folder, variables):
              "CMAKE_PREFIX_PATH": [folder],
              "PKG_CONFIG_PATH": [libraries / "pkgconfig", folder / "share" / "pkgconfig"],
              "LD_LIBRARY_PATH": [libraries, libraries / "pmix2" / "lib"]}
-    used = dict(variables, OPAL_PREFIX=str(folder), PMIX_INSTALL_PREFIX=str(libraries / "pmix2"),
+    pmix = libraries / "pmix2"  # its own prefix is not all that counts for it
+    used = dict(variables, OPAL_PREFIX=str(folder), PMIX_PREFIX=str(pmix),
+                PMIX_PKGLIBDIR=str(pmix / "lib" / "pmix"),
+                PMIX_PKGDATADIR=str(pmix / "share" / "pmix"),
                 PKG_CONFIG=str(folder / "bin" / "pkg-config"))
     for name, paths in first.items():
         used[name] = ":".join([*map(str, paths), *filter(None, [variables.get(name)])])
