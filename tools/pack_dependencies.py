@@ -31,7 +31,7 @@ PACKAGES = ["libfmt-dev", "nlohmann-json3-dev", "libcli11-dev", "libpcre2-dev", 
             "libgmock-dev", "libopenmpi-dev", "openmpi-common", "libopenmpi3", "libpmix2"]
 PROGRAMS = ["mpirun", "mpiexec", "orted", "mpicxx", "pkg-config"]
 
-WANTED = re.compile(r"include/|.*\.so(\.[0-9.]+)?$|share/(cmake|openmpi|pkgconfig)/"
+WANTED = re.compile(r"(.*/)?include/|.*\.so(\.[0-9.]+)?$|share/(cmake|openmpi|pkgconfig)/"
                     r"|.*/(cmake|pkgconfig|pmix)/|.*/lib(gtest|gmock)(_main)?\.a$")
 # Other languages' bindings, libraries and tools that nothing here uses.
 UNWANTED = re.compile(r".*(fortran|java|mpif|[op]shmem|include/shmem|ompitrace|pcre2-(16|32|posix)|hwy_(contrib|test)"
@@ -51,8 +51,9 @@ class Refused(Exception):
 def wanted(path):
     """Whether a package's file, relative to /usr, is packed.
 
-    >>> [wanted(path) for path in ("include/fmt/core.h", "lib/x86_64-linux-gnu/libfmt.so")]
-    [True, True]
+    >>> [wanted(path) for path in ("include/fmt/core.h", "lib/x/openmpi/include/mpi.h",
+    ...                            "lib/x86_64-linux-gnu/libfmt.so")]
+    [True, True, True]
     >>> wanted("lib/x86_64-linux-gnu/fortran/gfortran-mod-15/openmpi/mpi.h")
     False
     >>> [wanted(f"lib/openmpi3/mca_{name}.so") for name in ("shmem_mmap", "memheap_buddy")]
