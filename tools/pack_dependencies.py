@@ -13,7 +13,6 @@ what tests/gpu/run uses it with.
 
 import argparse
 import io
-import lzma
 import os
 import pathlib
 import re
@@ -212,7 +211,7 @@ def main(arguments=None):
         for name in PROGRAMS:
             packing.add(f"bin/{name}", f"/usr/bin/{name}")
         packing.write(options.output)
-    except (Refused, OSError, lzma.LZMAError, subprocess.CalledProcessError) as error:
+    except (Refused, OSError, tarfile.TarError, subprocess.CalledProcessError) as error:
         print(f"pack_dependencies: {error}", file=sys.stderr)
         return 1
     size = options.output.stat().st_size / 2**20

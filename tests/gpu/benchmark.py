@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 from job import tail
 from report import Failed
@@ -87,7 +88,7 @@ def measure(job, paceline, model, folder, quick, seconds, left):
             raise Failed(f"{model.name} takes {model.gigabytes} GB of disk, {free:.1f} are free")
         shutil.rmtree(directory, ignore_errors=True)
         job.checked(f"bench/{model.name}/make",
-                    ["python3", "tools/make_synthetic_model.py", "--shape", model.shape,
+                    [sys.executable, "tools/make_synthetic_model.py", "--shape", model.shape,
                      "--weights", model.weights, "--output", directory], min(seconds, left()))
     figures, wrong = {}, []
     logs = job.logs / "bench" / model.name
