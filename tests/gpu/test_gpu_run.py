@@ -134,9 +134,9 @@ esac
         figures = device_tests.run_groups(self.job, self.program(text), 30)
         self.assertEqual((figures["tests_passed"], figures["groups"]), (3, 2))
 
-    def test_without_a_gpu_they_are_skipped(self):
+    def test_a_gpu_that_the_program_cannot_use_is_a_failure(self):
         program = self.program("#!/bin/sh\necho 'skipped: there is no GPU'\nexit 77\n")
-        with self.assertRaisesRegex(report.Skipped, "there is no GPU"):
+        with self.assertRaisesRegex(report.Failed, "there is no GPU"):
             device_tests.run_groups(self.job, program, 30)
 
     def test_the_sanitizers_small_tests_are_some_that_exist(self):
