@@ -35,6 +35,7 @@ void expect_trap(const Body& body) {
       {
         try {
           body();
+          device_memory()->synchronize();
         } catch (const std::exception&) {
           std::_Exit(kTrapped);
         }
