@@ -63,6 +63,15 @@ def wanted(path):
     return bool(WANTED.match(path)) and not UNWANTED.match(path)
 
 
+def place_of(path):
+    """Where a package's file goes: one folder of headers, as elsewhere compilers look into no other.
+
+    >>> place_of("include/x86_64-linux-gnu/hwloc/autogen/config.h")
+    'include/hwloc/autogen/config.h'
+    """
+    return path.replace("include/x86_64-linux-gnu/", "include/", 1)
+
+
 def needed_libraries(output):
     """{name: path} of what `ldd` printed, without the system's own.
 
@@ -157,6 +166,7 @@ class Packing:
                 if place.endswith(".pc"):
                     data = relocated(data.decode()).encode()
                 entry.size = len(data)
+                entry.mtime = int(os.stat(self.files[place]).st_mtime)
                 with io.BytesIO(data) as file:
                     tar.addfile(entry, file)
         scratch.rename(archive)
@@ -207,7 +217,7 @@ def main(arguments=None):
     try:
         packing = Packing()
         for path in package_files():
-            packing.add(path, f"/usr/{path}")
+            packing.add(place_of(path), f"/usr/{path}")
         for name in PROGRAMS:
             packing.add(f"bin/{name}", f"/usr/bin/{name}")
         packing.write(options.output)
