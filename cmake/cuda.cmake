@@ -36,8 +36,18 @@ if(PACELINE_HAS_CUDA)
   set(CMAKE_CUDA_EXTENSIONS OFF)
 endif()
 
+# For a target's sources that nvcc compiles: it does not know the options of paceline_options.
+function(paceline_nvcc_options name)
+  # The contract, as there: a * b + c is one rounding only where the source says fma.
+  set(nvcc_options --expt-relaxed-constexpr -fmad=false
+                   -Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wshadow)
+  if(PACELINE_WERROR)
+    list(APPEND nvcc_options -Werror=all-warnings -Xcompiler=-Werror)
+  endif()
+  target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${nvcc_options}>")
+endfunction()
+
 # The folder's cuda/*.cu and cuda/*.cc as a library; where there is no nvcc, of cuda/not_built/*.cc.
-# nvcc does not know the options of paceline_options.
 function(paceline_cuda_library name)
   if(NOT PACELINE_HAS_CUDA)
     file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/not_built/*.cc)
@@ -50,13 +60,7 @@ function(paceline_cuda_library name)
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE fmt::fmt CUDA::cudart_static INTERFACE ${ARGN})
-  # The contract, as there: a * b + c is one rounding only where the source says fma.
-  set(nvcc_options --expt-relaxed-constexpr -fmad=false
-                   -Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wshadow)
-  if(PACELINE_WERROR)
-    list(APPEND nvcc_options -Werror=all-warnings -Xcompiler=-Werror)
-  endif()
+  paceline_nvcc_options(${name})
   target_compile_options(${name} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:${nvcc_options}>"
     "$<$<COMPILE_LANGUAGE:CXX>:$<TARGET_PROPERTY:paceline_options,INTERFACE_COMPILE_OPTIONS>>")
 endfunction()

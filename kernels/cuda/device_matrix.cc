@@ -110,6 +110,7 @@ DeviceMatrix::DeviceMatrix(const HostMatrix& matrix, const Reduction& reduction,
     }
     view_.channel_scales = upload(device, channel_scales_, std::span<const float>(scales));
   }
+  device.synchronize();  // before what was copied is gone
 }
 
 std::vector<DeviceSegment> DeviceMatrix::cut_into_steps() {
@@ -154,6 +155,7 @@ void DeviceMatrix::upload_panels(const HostMatrix& matrix,
       }
     }
     device.upload(to + static_cast<std::size_t>(first) * panel_bytes, chunk.data(), chunk.size());
+    device.synchronize();  // before the chunk is used again
   }
 }
 

@@ -54,7 +54,7 @@ SAMPLING = [
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A model in one set of number formats."""
+    """A model in one set of number formats. The models hold no bf16 or fp16 weights themselves."""
 
     model: str  # a folder of tests/data/models, or "uneven"
     weights: str
@@ -74,6 +74,11 @@ class Case:
     @property
     def options(self):
         return ["--weights", self.weights, "--kv-format", self.kv_format]
+
+    @property
+    def equal_on_all_devices(self):
+        """Whether every backend computes the same bits (docs/cuda.md, "Products")."""
+        return self.weights not in ("bf16", "fp16")
 
     def kv_memory(self, tp):
         """Bytes per rank for POOL_PAGES pages, where the fullest of `tp` ranks has no more.

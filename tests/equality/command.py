@@ -91,8 +91,8 @@ def checked_command(words, timeout=300):
 def supported_isas(paceline):
     """The instruction sets of this machine, best first, from the refusal of one that is not."""
     request = json.dumps({"prompt": [1]})
-    words = ["sh", "-c", 'echo "$1" | "$2" generate --model "$3" --isa none --input - --output -',
-             "sh", request, paceline, MODELS / "llama_gqa"]
+    command = 'echo "$1" | "$2" generate --model "$3" --device cpu --isa none --input - --output -'
+    words = ["sh", "-c", command, "sh", request, paceline, MODELS / "llama_gqa"]
     status, _, errors = run_command(words)
     match = re.search(r"supported here: ([a-z0-9, ]+)", errors)
     if status == 0 or not match:

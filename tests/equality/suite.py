@@ -30,19 +30,38 @@ def options_of(row, drafter_of):
     """The options of `paceline generate` for a row; drafter_of gives the directory of a head."""
     words = [*row["case"].options, "--tp", row["tp"], "--threads", row["threads"],
              "--max-batch", row["max_batch"], "--max-batch-tokens", row["chunk"],
-             "--isa", row["isa"], "--exchange", row["exchange"]]
+             "--isa", row["isa"], "--exchange", row["exchange"], "--device", row["device"]]
     if row["pool"] == "small":
         words += ["--kv-memory", row["case"].kv_memory(row["tp"])]
     return words + [drafter_of(word) if word in HEADS else word for word in DRAFTS[row["draft"]]]
 
 
-def plainest(case, isa):
+def plainest(case, isa, device):
     """The row of a reference: one rank, one thread, one request at a time, prompts in one chunk."""
     return {"case": case, "tp": 1, "replicas": 1, "threads": 1, "max_batch": 1, "chunk": 512,
-            "pool": "ample", "company": "file", "isa": isa, "exchange": "auto", "draft": "none"}
+            "pool": "ample", "company": "file", "isa": isa, "exchange": "auto", "draft": "none",
+            "device": device}
 
 
-def compare(expected, actual, same_input):
+def reference_device(case, device):
+    """Where a case's reference is computed for answers of `device`: the CPU, if both give the same.
+
+    >>> reference_device(CASES[0], "cuda"), reference_device(CASES[1], "cuda")
+    ('cpu', 'cuda')
+    """
+    return "cpu" if case.equal_on_all_devices else device
+
+
+def numerics_of(report, same_device):
+    """The numerics_id to compare: what follows the backend's name, if that may differ.
+
+    >>> numerics_of({"numerics_id": "cuda,w=fp32,v=8"}, same_device=False)
+    'w=fp32,v=8'
+    """
+    return report["numerics_id"] if same_device else report["numerics_id"].partition(",")[2]
+
+
+def compare(expected, actual, same_input, same_device=True):
     """Raises RunFailed at the first token or figure in which a job differs from its reference.
 
     Both are (answers, report, words); `actual` may have answered fewer requests.
@@ -55,9 +74,13 @@ def compare(expected, actual, same_input):
         if difference:
             position, wanted, got = difference
             raise RunFailed(f"{name}: token {position} is {got}, expected {wanted}\n{commands}")
-    for key in ["numerics_id"] + (["checksum"] if same_input else []):
-        if report[key] != expected_report[key]:
-            raise RunFailed(f"{key} is {report[key]}, expected {expected_report[key]}\n{commands}")
+    figures = {"numerics_id": lambda of: numerics_of(of, same_device)}
+    if same_input:
+        figures["checksum"] = lambda of: of["checksum"]
+    for key, figure in figures.items():
+        got, wanted = figure(report), figure(expected_report)
+        if got != wanted:
+            raise RunFailed(f"{key} is {got}, expected {wanted}\n{commands}")
 
 
 def check_pool(report, words):
@@ -78,10 +101,11 @@ def check_drafted(report, words):
 class Suite:
     """Runs rows and compares them with the references."""
 
-    def __init__(self, paceline, folder, isas):
+    def __init__(self, paceline, folder, isas, device):
         self.paceline = paceline
         self.folder = folder
         self.isas = isas
+        self.device = device
         self.models = {}
         for name in sorted({case.model for case in [*CASES, *FULL_CASES, *PERPLEXITY_CASES]}):
             source = MODELS / name
@@ -118,6 +142,7 @@ class Suite:
         words = [*mpirun(row["tp"]), self.paceline, "perplexity",
                  "--model", self.models[case.model], *case.options,
                  "--threads", row["threads"], "--isa", row["isa"], "--exchange", row["exchange"],
+                 "--device", row["device"],
                  "--text", text, "--token-ids", "--context", 512]
         return json.loads(checked_command(words)), words
 
@@ -125,7 +150,7 @@ class Suite:
         """Every instruction set gives what the first one does, if it computes the same numerics."""
         first = {}  # numerics_id: reference
         for isa in self.isas:
-            row = plainest(case, isa)
+            row = plainest(case, isa, reference_device(case, self.device))
             answers = self.generate(f"reference-{str(case).replace('/', '-')}-{isa}", row,
                                     case.requests())
             self.answers[case, isa] = answers
@@ -145,7 +170,8 @@ class Suite:
         for number, job in enumerate(jobs):
             actual = self.generate(f"{index}-{number}", row, job)
             compare(self.answers[row["case"], row["isa"]], actual,
-                    same_input=row["company"] == "file")
+                    same_input=row["company"] == "file",
+                    same_device=row["device"] == reference_device(row["case"], self.device))
             if row["pool"] == "small":
                 check_pool(*actual[1:])
             # Lookup has to find something first, a full batch leaves no rows, and where drafts do
@@ -172,7 +198,8 @@ class Suite:
         """So does another order of adding, wherever the output matrix keeps the last bits."""
         for case in SHARP_CASES:
             answers, _, words = self.generate(
-                f"shards-{str(case).replace('/', '-')}", plainest(case, self.isas[0]),
-                case.requests(), ["--virtual-shards", 3])
+                f"shards-{str(case).replace('/', '-')}",
+                plainest(case, self.isas[0], self.device), case.requests(),
+                ["--virtual-shards", 3])
             if answers == self.answers[case, self.isas[0]][0]:
                 raise RunFailed(f"3 virtual shards give the answers of 8: {shown(words)}")

@@ -54,6 +54,29 @@ class Compare(unittest.TestCase):
         with self.assertRaisesRegex(command.RunFailed, "checksum is bb, expected aa"):
             self.compare({"a": [1, 2, 3], "b": [4, 5]}, checksum="bb")
 
+    def test_answers_of_another_device_equal_but_for_the_backends_name(self):
+        expected = self.job({"a": [1, 2]})
+        actual = self.job({"a": [1, 2]}, numerics_id="cuda,w=fp32")
+        suite.compare(expected, actual, same_input=True, same_device=False)
+        with self.assertRaisesRegex(command.RunFailed, "numerics_id is cuda,w=fp32"):
+            suite.compare(expected, actual, same_input=True)
+        actual = self.job({"a": [1, 2]}, numerics_id="cuda,w=bf16")
+        with self.assertRaisesRegex(command.RunFailed, "numerics_id is w=bf16, expected w=fp32"):
+            suite.compare(expected, actual, same_input=True, same_device=False)
+
+
+class Rows(unittest.TestCase):
+    def setUp(self):
+        self.run = load_script("run")
+
+    def test_a_gpus_runs_take_every_draft_and_number_of_ranks(self):
+        rows = self.run.pairwise_rows(["avx2"], "cuda")
+        self.assertEqual({row["tp"] for row in rows}, {1, 2, 4, 8})
+        self.assertEqual({row["draft"] for row in rows}, set(suite.DRAFTS))
+        self.assertEqual({row["device"] for row in rows}, {"cuda"})
+        words = suite.options_of(rows[0], str)
+        self.assertEqual(words[words.index("--device") + 1], "cuda")
+
 
 class SmallPool(unittest.TestCase):
     def check(self, *replicas):
@@ -178,7 +201,8 @@ class RealModel(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    tests.addTests(doctest.DocTestSuite(command))
+    for module in (command, suite, load_script("run")):
+        tests.addTests(doctest.DocTestSuite(module))
     return tests
 
 

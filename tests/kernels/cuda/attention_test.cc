@@ -1,17 +1,16 @@
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <algorithm>
 
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/attention_step.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Floats = std::vector<float>;
-using simt::in_every_order;
 
 /// The reference's result, with each segment in a block of its own and without.
 void expect_equal(AttentionStep& step) {

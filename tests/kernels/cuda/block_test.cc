@@ -1,11 +1,11 @@
 #include "kernels/cuda/block.h"
 
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <vector>
 
 #include "kernels/cuda/launch.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels::cuda {
 namespace {
@@ -15,7 +15,7 @@ constexpr int kRounds = 20;
 
 // Each round's values differ, so that what is left of an earlier one, or comes from a later one,
 // shows.
-__device__ std::uint64_t value_of(int round, int thread) {
+__host__ __device__ std::uint64_t value_of(int round, int thread) {
   return static_cast<std::uint64_t>(round * 1000 + thread);
 }
 
@@ -38,7 +38,7 @@ __global__ void sum_again_and_again(std::uint64_t* out) {
 }
 
 TEST(CudaBlock, ReducesForEveryThread) {
-  simt::in_every_order([] {
+  in_every_order([] {
     std::vector<std::uint64_t> out(kRounds * kThreads);
     launch("reduce", {1, kThreads}, nullptr, reduce_again_and_again, out.data());
     for (int round = 0; round < kRounds; ++round) {
@@ -51,7 +51,7 @@ TEST(CudaBlock, ReducesForEveryThread) {
 }
 
 TEST(CudaBlock, SumsTheThreadsBefore) {
-  simt::in_every_order([] {
+  in_every_order([] {
     std::vector<std::uint64_t> out(kRounds * kThreads);
     launch("sum", {1, kThreads}, nullptr, sum_again_and_again, out.data());
     for (int round = 0; round < kRounds; ++round) {

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <cstring>
 #include <memory>
@@ -12,13 +13,11 @@
 #include "kernels/reference/linear.h"
 #include "tests/kernels/every_cpu.h"
 #include "tests/kernels/linear_cases.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Floats = std::vector<float>;
-using simt::in_every_order;
 
 HostMatrix random_matrix(std::int64_t rows, std::int64_t cols) {
   Floats values = random_floats(rows * cols, 1, 1);
@@ -29,12 +28,9 @@ HostMatrix random_matrix(std::int64_t rows, std::int64_t cols) {
   return matrix;
 }
 
-// Where the kernels run on the CPU its memory is the device's.
-std::unique_ptr<Backend> device() { return make_reference_backend(); }
-
 TEST(CudaEmbed, SameBitsInEveryFormat) {
   constexpr std::int64_t kCols = 192;
-  const auto memory = device();
+  const auto memory = device_memory();
   // Rows of two panels, and no rows.
   const std::vector<std::int32_t> tokens = {100,       118, 99, 119, 103, 110, -2147483647 - 1,
                                             2147483647};
@@ -67,14 +63,14 @@ TEST(CudaEmbed, SameBitsInEveryFormat) {
 
 // Steps of 8 and 16 inputs, the last of each segment filled up.
 TEST(CudaEmbed, SegmentsOfFloatsMayEndAnywhere) {
-  const auto memory = device();
-  const std::int32_t token = 17;
+  const auto memory = device_memory();
+  const std::vector<std::int32_t> token = {17};
   for (const WeightFormat format :
        {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
     const HostMatrix matrix = convert(random_matrix(18, 77), format);
     const cuda::DeviceMatrix table(matrix, cut({5, 36, 77}, {0, 0, 0}), *memory);
     Floats out(77);
-    cuda::embed({.table = &table, .tokens = &token, .out = out.data(), .rows = 1}, nullptr);
+    cuda::embed({.table = &table, .tokens = token.data(), .out = out.data(), .rows = 1}, nullptr);
     const Floats all = to_fp32(matrix);
     EXPECT_EQ(out, Floats(all.end() - 77, all.end()));
   }
@@ -86,7 +82,7 @@ TEST(CudaEmbed, RefusesAnotherBackendsMatrix) {
 }
 
 TEST(CudaDeviceMatrix, KeepsWhatItWasMadeOf) {
-  const auto memory = device();
+  const auto memory = device_memory();
   const HostMatrix matrix = convert(random_matrix(4, 64), WeightFormat::kInt4Group);
   const Reduction halves{{{{0, 32}, 0}, {{32, 64}, 0}}};
   const cuda::DeviceMatrix packed(matrix, halves, *memory);
@@ -99,7 +95,7 @@ TEST(CudaDeviceMatrix, KeepsWhatItWasMadeOf) {
 }
 
 TEST(CudaDeviceMatrix, RefusesOneThatLacksBytesOrIsCutWithinAGroup) {
-  const auto memory = device();
+  const auto memory = device_memory();
   HostMatrix matrix = convert(random_matrix(4, 64), WeightFormat::kInt8Group);
   const Reduction cut{{{{0, 16}, 0}, {{16, 64}, 0}}};
   EXPECT_THROW(cuda::DeviceMatrix(matrix, cut, *memory), FatalError);

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <algorithm>
 #include <random>
@@ -9,7 +10,6 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
@@ -17,7 +17,6 @@ namespace {
 using Floats = std::vector<float>;
 using Bytes = std::vector<std::byte>;
 using Moves = std::vector<KvMove>;
-using simt::in_every_order;
 
 constexpr int kNumHeads = 3;
 constexpr std::int64_t kRows = 3;
@@ -135,7 +134,7 @@ TEST(CudaCompactKv, TrapsOnMovesThatOverwriteWhatIsStillToBeRead) {
   for (const Moves& moves :
        {Moves{{0, 3, 4}}, {{0, 5, -1}}, {{0, 8, 5}, {0, 9, 5}}, {{1, 8, 5}, {1, 9, 4}}}) {
     Cache cache(KvFormat::kBf16, 8);
-    EXPECT_THROW(cuda::compact_kv(compact_params(cache, moves), nullptr), simt::Error);
+    expect_trap([&] { cuda::compact_kv(compact_params(cache, moves), nullptr); });
   }
 }
 

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,14 +12,12 @@
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
 #include "tests/kernels/select_params.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Floats = std::vector<float>;
 using Tokens = std::vector<std::int32_t>;
-using simt::in_every_order;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -74,14 +73,14 @@ TEST(CudaLargestLogits, TiesGoToTheLowerIdAndWhatIsNotFiniteIsSaid) {
 }
 
 TEST(CudaLargestLogits, NoVocabularyHasNone) {
-  LargestLogit found{1, 1, 0};
-  cuda::largest_logits({nullptr, &found, 1, 0}, nullptr);
-  EXPECT_EQ(found.id, -1);
-  EXPECT_EQ(found.all_finite, 1);
-  std::int32_t token = 5;
-  const SamplingRow sampling{.temperature = 1};
-  cuda::select_tokens({nullptr, &sampling, &token, 1, 0}, nullptr);
-  EXPECT_EQ(token, -1);
+  std::vector<LargestLogit> found = {{1, 1, 0}};
+  cuda::largest_logits({nullptr, found.data(), 1, 0}, nullptr);
+  EXPECT_EQ(found[0].id, -1);
+  EXPECT_EQ(found[0].all_finite, 1);
+  Tokens token = {5};
+  const std::vector<SamplingRow> sampling = {{.temperature = 1}};
+  cuda::select_tokens({nullptr, sampling.data(), token.data(), 1, 0}, nullptr);
+  EXPECT_EQ(token[0], -1);
 }
 
 TEST(CudaSelect, GreedyTakesTheLargestTiesToTheLowerId) {

@@ -1,10 +1,10 @@
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <cstdint>
 #include <vector>
 
 #include "kernels/cuda/ops.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
@@ -16,12 +16,12 @@ TEST(CudaSumWords, AddsModulo2To64) {
     for (std::int64_t i = 0; i < count; ++i) words[i] = static_cast<std::uint64_t>(i) + 1;
     words[count] = ~std::uint64_t{0};
     const auto expected = static_cast<std::uint64_t>(count * (count + 1) / 2);
-    simt::in_every_order([&] {
-      std::uint64_t sum = 99;
-      cuda::sum_words({.words = words.data(), .sum = &sum, .count = count}, nullptr);
-      EXPECT_EQ(sum, expected);
-      cuda::sum_words({.words = words.data(), .sum = &sum, .count = count + 1}, nullptr);
-      EXPECT_EQ(sum, expected - 1);
+    in_every_order([&] {
+      std::vector<std::uint64_t> sum = {99};
+      cuda::sum_words({.words = words.data(), .sum = sum.data(), .count = count}, nullptr);
+      EXPECT_EQ(sum[0], expected);
+      cuda::sum_words({.words = words.data(), .sum = sum.data(), .count = count + 1}, nullptr);
+      EXPECT_EQ(sum[0], expected - 1);
     });
   }
 }

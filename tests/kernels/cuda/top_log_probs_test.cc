@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <test_device.h>
 
 #include <cmath>
 #include <limits>
@@ -8,14 +9,12 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
 #include "tests/kernels/every_cpu.h"
-#include "tests/support/simt/every_order.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Floats = std::vector<float>;
 using Ids = std::vector<std::int32_t>;
-using simt::in_every_order;
 
 struct Top {
   Ids ids, counts;
