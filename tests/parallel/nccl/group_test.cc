@@ -100,7 +100,7 @@ TEST(NcclGroupTest, ARankThatDoesNotComeIsNamed) {
   JobEnds ends;
   run_ranks(2, kSharedChunk, state, [&](Communicator& host) {
     const std::string failure = failure_of([&] { join_nccl(host, network, state, ends); });
-    EXPECT_THAT(failure, AllOf(HasSubstr("waited 0.05"),
+    EXPECT_THAT(failure, AllOf(HasSubstr("waited "),
                                HasSubstr("for NCCL's communicator with rank " +
                                          std::to_string(1 - host.rank())),
                                HasSubstr("in connect")));
@@ -123,7 +123,7 @@ TEST(NcclGroupTest, AnExchangeThatDoesNotEndEndsTheJob) {
     host.barrier();
     network.stall();
     host.barrier();
-    state.enter("decode", std::chrono::milliseconds(50));
+    state.enter("decode", std::chrono::seconds(1));
     group->device()->all_gather(all.data(), counts);  // returns: what is on the stream does not end
     while (network.aborted() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const std::string expected =

@@ -60,7 +60,7 @@ TEST(NcclMonitorTest, TellsOfAnExchangeThatDoesNotEnd) {
   watched.calls->enqueue(kNothing);
   watched.monitor.enqueued();
   EXPECT_THAT(watched.wait_for_trouble(),
-              AllOf(HasSubstr("waited 0."), HasSubstr("for an exchange in decode")));
+              AllOf(HasSubstr("waited "), HasSubstr("for an exchange in decode")));
 }
 
 // The host may be stuck before there is anything on the stream.
