@@ -22,6 +22,7 @@ function(paceline_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   list(FILTER sources EXCLUDE REGEX "main\\.cc$")
   list(FILTER sources EXCLUDE REGEX "/kernels/cuda/")  # see cmake/cuda.cmake
+  list(FILTER sources EXCLUDE REGEX "/parallel/nccl/.*library\\.cc$")  # see cmake/nccl.cmake
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC paceline_options ${ARGN})
 endfunction()

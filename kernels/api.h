@@ -30,6 +30,14 @@ class Buffer {
   std::size_t bytes_ = 0;
 };
 
+/// Where a backend's ops run one after the other, for libraries whose work is to take its turn
+/// there.
+struct NativeStream {
+  void* stream = nullptr;  // CUDA's cudaStream_t
+  int device = 0;          // as this process numbers it
+  std::string device_id;   // the same in every process that uses the device: "GPU-6f2c..."
+};
+
 /// Everything that runs on a device. Two backends that share a `numerics()` give the same bits for
 /// the same parameters; within one, a row's result depends on that row alone.
 /// Ops run in the order they are called; results may be read after `synchronize`.
@@ -45,6 +53,8 @@ class Backend {
   /// Bytes that the device could still give to this process and others; none if that is the host's
   /// memory.
   virtual std::optional<std::uint64_t> free_memory() const { return std::nullopt; }
+  /// None where the ops are done when they return.
+  virtual std::optional<NativeStream> native_stream() const { return std::nullopt; }
   /// Whether the host reads and writes what `allocate` gives as it does its own memory.
   virtual bool shares_host_memory() const = 0;
   virtual Buffer allocate(std::size_t bytes) = 0;

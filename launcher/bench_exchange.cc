@@ -37,20 +37,20 @@ class ExchangeRun {
   ExchangeTiming all_gather(std::uint64_t bytes) {
     const auto ranks = static_cast<std::uint64_t>(group_.size());
     const std::uint64_t words = std::max<std::uint64_t>(1, bytes / sizeof(std::uint32_t) / ranks);
-    std::vector<std::uint32_t> all(words * ranks);
-    const std::vector<std::size_t> sizes(ranks, words * sizeof(std::uint32_t));
-    const auto mine = std::as_writable_bytes(std::span(all))
-                          .subspan(static_cast<std::size_t>(group_.rank()) * sizes[0], sizes[0]);
+    parallel::ExchangeWorkspace exchange(backend_, group_, options_.virtual_shards);
+    const auto blocks =
+        exchange.prepare(std::vector<std::int64_t>(ranks, static_cast<std::int64_t>(words)), 1);
     const auto value = [&](std::uint64_t rank, std::uint64_t i) {
       return static_cast<std::uint32_t>(rank * 1'000'003 + i);
     };
+    std::vector<std::uint32_t> all(words * ranks);
     for (std::uint64_t i = 0; i < words; ++i) {
-      const std::uint32_t word = value(static_cast<std::uint64_t>(group_.rank()), i);
-      std::memcpy(mine.data() + i * sizeof(word), &word, sizeof(word));
+      all[i] = value(static_cast<std::uint64_t>(group_.rank()), i);
     }
-    ExchangeTiming timing = time("all_gather", all.size() * sizeof(std::uint32_t), [&] {
-      group_.all_gather(mine, std::as_writable_bytes(std::span(all)), sizes);
-    });
+    const std::size_t bytes_each = words * sizeof(std::uint32_t);
+    backend_.upload(blocks.mine, all.data(), bytes_each);
+    ExchangeTiming timing = time("all_gather", bytes_each * ranks, [&] { exchange.gather(); });
+    backend_.download(all.data(), blocks.all, bytes_each * ranks);
     std::int64_t wrong = 0;
     for (std::uint64_t rank = 0; rank < ranks; ++rank) {
       for (std::uint64_t i = 0; i < words; ++i) wrong += all[rank * words + i] != value(rank, i);
@@ -59,31 +59,32 @@ class ExchangeRun {
     return timing;
   }
 
-  // Partial sums of all virtual shards, added in their order on every rank: what follows each
-  // row-parallel product.
-  ExchangeTiming ordered_sum(std::uint64_t bytes) {
+  // Partial sums of all virtual shards, added in their order on every rank, or in NCCL's: what
+  // follows each row-parallel product.
+  ExchangeTiming sum(std::uint64_t bytes) {
     const std::int64_t floats =
         std::max<std::int64_t>(1, static_cast<std::int64_t>(bytes / sizeof(float)));
     parallel::ExchangeWorkspace exchange(backend_, group_, options_.virtual_shards);
-    std::vector<std::int64_t> per_row;
-    for (const int count : parallel::subtree_counts(options_.virtual_shards, group_.size())) {
-      per_row.push_back(count);
-    }
-    const std::vector<int> merges = parallel::final_merges(options_.virtual_shards, group_.size());
-    const auto blocks = exchange.prepare(per_row, floats);
-    const std::int64_t own = per_row[static_cast<std::size_t>(group_.rank())] * floats;
-    std::fill_n(blocks.mine, own, 1.0f);
+    const parallel::PartialSums partials = exchange.shard_sums();
+    const std::size_t size = static_cast<std::size_t>(floats) * sizeof(float);
+    kernels::Buffer out = backend_.allocate(size);
+    // NCCL adds where the partials are: they are ones in the first exchange and what it left after.
+    const auto fill = [&] {
+      const std::vector<float> ones(
+          static_cast<std::size_t>(partials.counts[static_cast<std::size_t>(group_.rank())] *
+                                   floats),
+          1.0f);
+      backend_.upload(exchange.prepare_sum(partials, floats), ones.data(),
+                      ones.size() * sizeof(float));
+    };
+    const auto add = [&] { exchange.sum(partials, floats, nullptr, out.as<float>()); };
+    fill();
+    ExchangeTiming timing = time(exchange.reduces() ? "all_reduce" : "ordered_sum", size, add);
+    fill();
+    add();
     std::vector<float> sum(static_cast<std::size_t>(floats));
-    ExchangeTiming timing =
-        time("ordered_sum", static_cast<std::uint64_t>(floats) * sizeof(float), [&] {
-          exchange.gather();
-          backend_.sum_partials({.partials = blocks.all,
-                                 .merges = merges,
-                                 .size = floats,
-                                 .residual = nullptr,
-                                 .out = sum.data()});
-        });
-    const auto expected = static_cast<float>(merges.size());
+    backend_.download(sum.data(), out.as<float>(), size);
+    const auto expected = static_cast<float>(partials.merges.size());
     timing.wrong =
         total(std::ranges::count_if(sum, [&](float value) { return value != expected; }));
     return timing;
@@ -95,11 +96,13 @@ class ExchangeRun {
     using Clock = std::chrono::steady_clock;
     context_.world.enter("exchange");
     for (int i = 0; i < kWarmUps; ++i) operation();
+    backend_.synchronize();
     double sum = 0;
     double least = 0;
     for (int i = 0; i < options_.iterations; ++i) {
       const auto begin = Clock::now();
       operation();
+      backend_.synchronize();
       const double us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
       sum += us;
       least = i == 0 ? us : std::min(least, us);
@@ -125,13 +128,31 @@ class ExchangeRun {
   parallel::Communicator& group_;
 };
 
-// Those asked for; with auto both, if the ranks are on one node.
-std::vector<std::unique_ptr<parallel::Communicator>> groups_of(const ClusterOptions& options,
-                                                               int tp, parallel::World& world) {
-  std::vector<std::unique_ptr<parallel::Communicator>> groups;
-  groups.push_back(world.split_replicas(tp, parallel::parse_exchange(options.exchange)));
-  if (options.exchange == "auto" && groups.front()->exchange() == "shared memory") {
-    groups.push_back(world.split_replicas(tp, parallel::Exchange::kMpi));
+// Those asked for; with auto all that are possible, and by NCCL its own sums, too.
+std::vector<JoinedReplica> groups_of(const ClusterOptions& options, int tp, parallel::World& world,
+                                     const kernels::Backend& backend) {
+  std::vector<JoinedReplica> groups;
+  groups.push_back(join_replica(world, options, tp, backend));
+  if (options.exchange != "auto") return groups;
+  ClusterOptions other = options;
+  const bool by_nccl = groups.front().group->exchange() == "NCCL";
+  if (std::ranges::count(gather_values(world.all(), by_nccl ? 1 : 0), 0) == 0) {
+    other.all_reduce = options.all_reduce == "nccl" ? "canonical" : "nccl";
+    groups.push_back(join_replica(world, other, tp, backend));
+  }
+  // By way of the host: what auto would be without NCCL, and MPI.
+  other.all_reduce = "canonical";
+  for (const char* exchange : {"shared", "mpi"}) {
+    other.exchange = exchange;
+    JoinedReplica joined;
+    try {
+      joined = join_replica(world, other, tp, backend);
+    } catch (const ConfigError&) {
+      continue;  // not on one node
+    }
+    if (joined.group->exchange() != groups.front().group->exchange()) {
+      groups.push_back(std::move(joined));
+    }
   }
   return groups;
 }
@@ -142,7 +163,6 @@ int run_exchange(const BenchExchangeOptions& options, Context& context) {
   const bool speaks = world.rank() == 0;
   const int tp = options.cluster.tp == 0 ? world.size() : options.cluster.tp;
   PlacedBackend placed;
-  std::vector<std::unique_ptr<parallel::Communicator>> groups;
   together(world, [&] {
     if (options.min_bytes > options.max_bytes) {
       throw ConfigError("--min-bytes {}: more than --max-bytes {}", options.min_bytes,
@@ -154,17 +174,19 @@ int run_exchange(const BenchExchangeOptions& options, Context& context) {
     }
     if (tp < 2) throw ConfigError("one rank exchanges nothing; run mpirun -n N with N > 1");
     placed = place_backend(world, options.cluster);
-    groups = groups_of(options.cluster, tp, world);
     if (speaks) check_writable("--json", options.json);
   });
+  const std::vector<JoinedReplica> groups = groups_of(options.cluster, tp, world, *placed.backend);
   std::vector<ExchangeTiming> timings;
-  for (const auto& group : groups) {
-    ExchangeRun run(options, context, *placed.backend, *group);
+  for (const JoinedReplica& joined : groups) {
+    ExchangeRun run(options, context, *placed.backend, *joined.group);
+    parallel::DeviceExchange* const device = joined.group->device();
+    const bool reduces = device != nullptr && device->reduces();
     for (const std::uint64_t bytes : exchange_sizes(options.min_bytes, options.max_bytes)) {
-      timings.push_back(run.all_gather(bytes));
+      if (!reduces) timings.push_back(run.all_gather(bytes));
     }
     for (const std::uint64_t bytes : exchange_sizes(options.min_bytes, options.max_bytes)) {
-      timings.push_back(run.ordered_sum(bytes));
+      timings.push_back(run.sum(bytes));
     }
   }
   if (!speaks) return kSuccess;

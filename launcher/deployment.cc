@@ -96,6 +96,36 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
   return placed;
 }
 
+JoinedReplica join_replica(parallel::World& world, const ClusterOptions& options, int tp,
+                           const kernels::Backend& backend) {
+  JoinedReplica replica;
+  const parallel::AllReduce all_reduce = parallel::parse_all_reduce(options.all_reduce);
+  bool by_nccl = false;
+  together(world, [&] {
+    const parallel::Exchange exchange = parallel::parse_exchange(options.exchange);
+    replica.group = world.split_replicas(tp, exchange);
+    if (tp == 1) return;
+    if (exchange == parallel::Exchange::kAuto || exchange == parallel::Exchange::kNccl) {
+      const std::string obstacle = world.nccl_obstacle(*replica.group, backend);
+      by_nccl = obstacle.empty();
+      if (exchange == parallel::Exchange::kNccl && !by_nccl) {
+        throw ConfigError("--exchange nccl: {}", obstacle);
+      }
+      if (backend.native_stream()) replica.why_by_host = obstacle;
+    }
+    if (all_reduce == parallel::AllReduce::kNccl && !by_nccl) {
+      throw ConfigError("--all-reduce nccl: ranks exchange by {}, expected NCCL (--exchange nccl)",
+                        replica.group->exchange());
+    }
+  });
+  // What fails here has no message of all ranks: it ends the job.
+  if (by_nccl) {
+    world.enter("connect");
+    replica.group = world.connect_devices(std::move(replica.group), backend, all_reduce);
+  }
+  return replica;
+}
+
 Deployment::Deployment(parallel::World& world, const ModelOptions& model,
                        const ClusterOptions& cluster, const DraftOptions& draft)
     : world_(world) {
@@ -108,13 +138,18 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
     drafting_.emplace(draft, runtime::DraftedModel{model.model, config_, *checkpoint_});
   });
   together(world_, [&] {
-    replica_ = world_.split_replicas(tp_, parallel::parse_exchange(cluster.exchange));
-    plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica_->rank());
     PlacedBackend placed = place_backend(world_, cluster);
     placement_ = std::move(placed.placement);
     backend_ = std::move(placed.backend);
+  });
+  replica_ = join_replica(world_, cluster, tp_, *backend_);
+  world_.enter("configure", kConfigurePatience);
+  together(world_, [&] {
+    plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica().rank());
+    parallel::DeviceExchange* const device = replica().device();
     numerics_id_ =
-        runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_);
+        runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_,
+                             device != nullptr && device->reduces() ? tp_ : 0);
     // Once a node: its ranks see the same files.
     if (world_.local_rank() == 0) {
       model_sha256_ = runtime::model_fingerprint(model.model, *checkpoint_);
@@ -183,14 +218,20 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                         size_text(static_cast<std::uint64_t>(num_pages) *
                                   runtime::kv_page_bytes(config_, plan_, kv_format_)));
     }
-    parallel::Communicator& group = timed_ ? *timed_ : *replica_;
+    parallel::Communicator& group = timed_ ? *timed_ : replica();
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
                                                    *backend_, group);
     drafting_->load(*model_, *backend_);
   });
-  drafting_->measure(*model_, *backend_, *replica_, cache_->pool(),
+  drafting_->measure(*model_, *backend_, replica(), cache_->pool(),
                      static_cast<std::int32_t>(std::min(limits.max_rows, limits.max_sampled)));
   checkpoint_.reset();  // its pages would count as this rank's memory
+}
+
+std::string Deployment::exchange_text() const {
+  const std::string_view exchange = replica_.group->exchange();
+  if (replica_.why_by_host.empty()) return std::string(exchange);
+  return fmt::format("{} (not NCCL: {})", exchange, replica_.why_by_host);
 }
 
 std::string Deployment::describe(std::int32_t num_pages) {
@@ -211,9 +252,8 @@ std::string Deployment::describe(std::int32_t num_pages) {
       "numerics  {}\n"
       "backend   {}\n"
       "kv cache  {} pages of {} tokens on every rank: {} tokens at once in a replica\n",
-      world_.size(), num_replicas(), tp_, replica_->exchange(), numerics_id_,
-      backend_->description(), num_pages, runtime::kPageSize,
-      static_cast<std::int64_t>(num_pages) * runtime::kPageSize);
+      world_.size(), num_replicas(), tp_, exchange_text(), numerics_id_, backend_->description(),
+      num_pages, runtime::kPageSize, static_cast<std::int64_t>(num_pages) * runtime::kPageSize);
   // The largest load decides the speed: with 8 shards 5 to 7 ranks do no better than 4.
   const int largest = (plan_.virtual_shards + tp_ - 1) / tp_;
   const int as_good = (plan_.virtual_shards + largest - 1) / largest;

@@ -43,6 +43,15 @@ struct PlacedBackend {
 };
 PlacedBackend place_backend(parallel::World& world, const ClusterOptions& options);
 
+/// The ranks of this one's replica, connected as --exchange and --all-reduce ask. All ranks of the
+/// world call it, each with its backend. Throws ConfigError, the same on all ranks.
+struct JoinedReplica {
+  std::unique_ptr<parallel::Communicator> group;
+  std::string why_by_host;  // what kept --exchange auto from NCCL; empty without a GPU
+};
+JoinedReplica join_replica(parallel::World& world, const ClusterOptions& options, int tp,
+                           const kernels::Backend& backend);
+
 /// One rank's place in the job and its model: read and checked first, loaded later.
 class Deployment {
  public:
@@ -57,7 +66,7 @@ class Deployment {
   std::int32_t kv_pages(std::uint64_t memory, int sequences);
 
   /// From now on what the model exchanges with the replica's other ranks is timed; before `load`.
-  void time_exchange() { timed_.emplace(*replica_); }
+  void time_exchange() { timed_.emplace(*replica_.group); }
   /// Seconds in those exchanges, waiting included.
   double exchange_seconds() const { return timed_ ? timed_->seconds() : 0; }
 
@@ -68,15 +77,17 @@ class Deployment {
   std::string describe(std::int32_t num_pages);
 
   parallel::World& world() { return world_; }
-  parallel::Communicator& replica() { return *replica_; }
+  parallel::Communicator& replica() { return *replica_.group; }
   int tp() const { return tp_; }
   int num_replicas() const { return world_.size() / tp_; }
-  bool leads_replica() const { return replica_->rank() == 0; }
+  bool leads_replica() const { return replica_.group->rank() == 0; }
 
   const runtime::ModelConfig& config() const { return config_; }
   const runtime::WeightFormats& formats() const { return formats_; }
   const runtime::ShardPlan& plan() const { return plan_; }
   const parallel::Placement& placement() const { return placement_; }
+  /// "shared memory", and where NCCL could have been expected, why not.
+  std::string exchange_text() const;
   const std::string& numerics_id() const { return numerics_id_; }
   /// runtime::model_fingerprint(), the same on every node. Empty but on each node's first rank.
   const std::string& model_sha256() const { return model_sha256_; }
@@ -97,11 +108,11 @@ class Deployment {
   std::optional<runtime::Checkpoint> checkpoint_;
   runtime::WeightFormats formats_;
   kernels::KvFormat kv_format_ = kernels::KvFormat::kBf16;
-  std::unique_ptr<parallel::Communicator> replica_;
-  std::optional<parallel::TimedCommunicator> timed_;  // around it
   runtime::ShardPlan plan_;
   parallel::Placement placement_;
   std::unique_ptr<kernels::Backend> backend_;
+  JoinedReplica replica_;                             // ends before the backend and its stream
+  std::optional<parallel::TimedCommunicator> timed_;  // around it
   std::string numerics_id_;
   std::string model_sha256_;
   std::optional<runtime::KvCache> cache_;

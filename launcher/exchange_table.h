@@ -11,9 +11,9 @@ namespace paceline::launcher {
 
 /// What one exchange of one size took.
 struct ExchangeTiming {
-  std::string exchange = {};   // "shared memory", "MPI"
-  std::string operation = {};  // "all_gather", "ordered_sum"
-  std::uint64_t bytes = 0;     // all_gather: of all ranks' blocks together; ordered_sum: of the sum
+  std::string exchange = {};   // "NCCL", "shared memory", "MPI"
+  std::string operation = {};  // "all_gather", "ordered_sum", "all_reduce"
+  std::uint64_t bytes = 0;     // all_gather: of all ranks' blocks together; else of the sum
   double mean_us = 0;          // over the iterations, of the slowest rank
   double min_us = 0;
   std::int64_t wrong = 0;  // elements that were not what they had to be

@@ -186,8 +186,9 @@ int GenerateRun::run() {
       scheduler_limits(options_.batch, num_pages_, deployment_.drafting().shape());
   if (is_server()) {
     std::cerr << "loading " << options_.model.model << " on " << context_.world.size()
-              << " rank(s), " << deployment_.numerics_id() << ", "
-              << deployment_.backend().description() << "\n";
+              << " rank(s), "
+              << (deployment_.tp() > 1 ? "exchange by " + deployment_.exchange_text() + ", " : "")
+              << deployment_.numerics_id() << ", " << deployment_.backend().description() << "\n";
   }
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_sampled}, num_pages_);
   const auto loaded = std::chrono::steady_clock::now();

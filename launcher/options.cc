@@ -94,9 +94,18 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->option_text("NAME")
       ->group("Cluster");
   command
-      .add_option("--exchange", options.exchange,
-                  "How ranks exchange sums; auto: shared memory on one node, else MPI")
-      ->check(CLI::IsMember({"auto", "shared", "mpi"}))
+      .add_option(
+          "--exchange", options.exchange,
+          "How ranks exchange sums; auto: NCCL where each has a GPU of its own, else shared "
+          "memory on one node, else MPI")
+      ->check(CLI::IsMember({"auto", "shared", "mpi", "nccl"}))
+      ->capture_default_str()
+      ->group("Cluster");
+  command
+      .add_option("--all-reduce", options.all_reduce,
+                  "Who adds the ranks' sums. canonical: Paceline, in one order whatever the ranks; "
+                  "nccl: ncclAllReduce, so that answers depend on --tp and on the batch")
+      ->check(CLI::IsMember({"canonical", "nccl"}))
       ->capture_default_str()
       ->group("Cluster");
 }

@@ -23,6 +23,7 @@ struct ClusterOptions {
   int threads = 0;
   std::string isa;
   std::string exchange = "auto";
+  std::string all_reduce = "canonical";
   bool operator==(const ClusterOptions&) const = default;
 };
 

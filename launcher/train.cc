@@ -164,8 +164,9 @@ void TrainRun::read_data() {
 void TrainRun::load() {
   if (is_server()) {
     std::cerr << "loading " << options_.model.model << " on " << context_.world.size()
-              << " rank(s), " << deployment_.numerics_id() << ", "
-              << deployment_.backend().description() << "\n";
+              << " rank(s), "
+              << (deployment_.tp() > 1 ? "exchange by " + deployment_.exchange_text() + ", " : "")
+              << deployment_.numerics_id() << ", " << deployment_.backend().description() << "\n";
   }
   const runtime::SchedulerLimits limits = engine_limits();
   deployment_.load({.max_rows = limits.max_rows, .max_sampled = limits.max_rows}, num_pages_);

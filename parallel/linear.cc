@@ -1,9 +1,5 @@
 #include "parallel/linear.h"
 
-#include <algorithm>
-#include <cstring>
-#include <numeric>
-
 #include "kernels/core/error.h"
 
 namespace paceline::parallel {
@@ -29,60 +25,6 @@ void check_part(const kernels::PackedMatrix& matrix, IndexRange part) {
 
 }  // namespace
 
-ExchangeWorkspace::ExchangeWorkspace(kernels::Backend& backend, Communicator& communicator,
-                                     int virtual_shards)
-    : backend_(backend), communicator_(communicator), virtual_shards_(virtual_shards) {
-  check(communicator.size() <= virtual_shards, "{} ranks cannot share {} virtual shards",
-        communicator.size(), virtual_shards);
-  bytes_.resize(communicator.size());
-}
-
-ExchangeWorkspace::Blocks ExchangeWorkspace::prepare(std::span<const std::int64_t> per_row,
-                                                     std::int64_t rows) {
-  const std::int64_t floats = std::reduce(per_row.begin(), per_row.end()) * rows;
-  const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
-  if (bytes > buffer_.bytes()) {
-    buffer_ = {};
-    buffer_ = backend_.allocate(bytes);
-  }
-  return prepare_in(buffer_.as<float>(), per_row, rows);
-}
-
-ExchangeWorkspace::Blocks ExchangeWorkspace::prepare_in(float* all,
-                                                        std::span<const std::int64_t> per_row,
-                                                        std::int64_t rows) {
-  check(per_row.size() == bytes_.size(), "{} blocks for {} ranks", per_row.size(), bytes_.size());
-  Blocks blocks{all, all};
-  std::size_t total = 0;
-  for (std::size_t r = 0; r < per_row.size(); ++r) {
-    if (static_cast<int>(r) == rank()) blocks.mine = all + total / sizeof(float);
-    bytes_[r] = static_cast<std::size_t>(per_row[r] * rows) * sizeof(float);
-    total += bytes_[r];
-  }
-  all_ = {reinterpret_cast<std::byte*>(all), total};
-  return blocks;
-}
-
-// The one place where what is on the device is handed to a communicator: those of today read and
-// write memory of the host, by way of which other memory goes.
-void ExchangeWorkspace::gather() {
-  if (size() == 1) return;
-  const std::size_t begin = std::reduce(bytes_.begin(), bytes_.begin() + rank());
-  const std::size_t mine = bytes_[rank()];
-  if (backend_.shares_host_memory()) {
-    backend_.synchronize();
-    communicator_.all_gather(all_.subspan(begin, mine), all_, bytes_);
-    return;
-  }
-  staged_.resize(std::max(staged_.size(), all_.size()));
-  const std::span staged = std::span(staged_).first(all_.size());
-  backend_.download(staged.data() + begin, all_.data() + begin, mine);
-  communicator_.all_gather(staged.subspan(begin, mine), staged, bytes_);
-  const std::size_t end = begin + mine;
-  backend_.upload(all_.data(), staged.data(), begin);
-  backend_.upload(all_.data() + end, staged.data() + end, staged.size() - end);
-}
-
 ColumnParallelLinear::ColumnParallelLinear(kernels::Backend& backend,
                                            const kernels::HostMatrix& weight)
     : backend_(backend), weight_(backend.pack(weight, Reduction::whole(weight.cols))) {}
@@ -93,7 +35,7 @@ void ColumnParallelLinear::forward(const float* in, float* out, std::int64_t row
 
 RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
                                      std::span<const IndexRange> shard_cols, int first_shard)
-    : exchange_(exchange), merges_(final_merges(exchange.virtual_shards(), exchange.size())) {
+    : exchange_(exchange), partials_(exchange.shard_sums()) {
   const IndexRange shards =
       rank_shards(exchange.virtual_shards(), exchange.size(), exchange.rank());
   check(shards.begin == first_shard && shards.size() == std::ssize(shard_cols),
@@ -101,23 +43,16 @@ RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels:
         shard_cols.size(), first_shard);
   check(!shard_cols.empty() && shard_cols.back().end == weight.cols,
         "a row-parallel matrix of {} columns does not end with its last shard", weight.cols);
-  weight_ = exchange.backend().pack(
-      weight, local_reduction(shard_cols, first_shard, exchange.virtual_shards()));
-  for (const int count : subtree_counts(exchange.virtual_shards(), exchange.size())) {
-    per_row_.push_back(count * weight.rows);
-  }
+  Reduction reduction = local_reduction(shard_cols, first_shard, exchange.virtual_shards());
+  if (exchange.reduces()) reduction.segments.back().merges += reduction.outputs() - 1;
+  weight_ = exchange.backend().pack(weight, reduction);
 }
 
 void RowParallelLinear::add(const float* in, float* residual, std::int64_t rows) {
-  const ExchangeWorkspace::Blocks partials = exchange_.prepare(per_row_, rows);
-  exchange_.backend().linear(
-      {.weight = weight_.get(), .in = in, .out = partials.mine, .rows = rows});
-  exchange_.gather();
-  exchange_.backend().sum_partials({.partials = partials.all,
-                                    .merges = merges_,
-                                    .size = rows * weight_->rows(),
-                                    .residual = residual,
-                                    .out = residual});
+  const std::int64_t elements = rows * weight_->rows();
+  float* const partials = exchange_.prepare_sum(partials_, elements);
+  exchange_.backend().linear({.weight = weight_.get(), .in = in, .out = partials, .rows = rows});
+  exchange_.sum(partials_, elements, residual, residual);
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(ExchangeWorkspace& exchange,
@@ -125,30 +60,24 @@ VocabParallelEmbedding::VocabParallelEmbedding(ExchangeWorkspace& exchange,
                                                std::int64_t vocab_size)
     : exchange_(exchange),
       table_(std::move(table)),
-      per_row_(exchange.size(), table_->cols()),
-      merges_(exchange.size(), 1) {
+      partials_{std::vector<std::int64_t>(exchange.size(), 1),
+                std::vector<int>(exchange.size(), 1)} {
   const IndexRange part = vocabulary_parts(exchange, vocab_size)[exchange.rank()];
   check_part(*table_, part);
   first_token_ = static_cast<std::int32_t>(part.begin);
-  merges_[0] = 0;
+  partials_.merges[0] = 0;
 }
 
 void VocabParallelEmbedding::forward(const std::int32_t* tokens, float* out, std::int64_t rows) {
   const bool alone = exchange_.size() == 1;
-  const auto blocks =
-      alone ? ExchangeWorkspace::Blocks{out, out} : exchange_.prepare(per_row_, rows);
+  const std::int64_t elements = rows * table_->cols();
+  float* const part = alone ? out : exchange_.prepare_sum(partials_, elements);
   exchange_.backend().embed({.table = table_.get(),
                              .tokens = tokens,
                              .first_token = first_token_,
-                             .out = blocks.mine,
+                             .out = part,
                              .rows = rows});
-  if (alone) return;
-  exchange_.gather();
-  exchange_.backend().sum_partials({.partials = blocks.all,
-                                    .merges = merges_,
-                                    .size = rows * table_->cols(),
-                                    .residual = nullptr,
-                                    .out = out});
+  if (!alone) exchange_.sum(partials_, elements, nullptr, out);
 }
 
 VocabParallelLogits::VocabParallelLogits(ExchangeWorkspace& exchange,

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/api.h"
-#include "parallel/communicator.h"
+#include "parallel/exchange_workspace.h"
 #include "parallel/shards.h"
 
 // The layers of a model that know that there are other ranks (Shoeybi et al. 2019, Megatron-LM). M
@@ -15,44 +15,6 @@
 // communicator call the same layers with the same M. Results do not depend on the number of ranks.
 
 namespace paceline::parallel {
-
-/// What the layers of a rank share: where they compute, with whom, and one buffer for what is being
-/// exchanged. The backend and the communicator must outlive it, and it the layers.
-class ExchangeWorkspace {
- public:
-  /// FatalError unless communicator.size() <= virtual_shards.
-  ExchangeWorkspace(kernels::Backend& backend, Communicator& communicator, int virtual_shards);
-
-  kernels::Backend& backend() const { return backend_; }
-  int rank() const { return communicator_.rank(); }
-  int size() const { return communicator_.size(); }
-  int virtual_shards() const { return virtual_shards_; }
-
-  /// Whether layers do nothing but call ops of the backend, so that it may repeat them.
-  bool stays_on_device() const { return communicator_.size() == 1; }
-
-  /// Blocks of floats, one per rank, one after the other: this rank's is written, then gathered.
-  struct Blocks {
-    float* all = nullptr;
-    float* mine = nullptr;
-  };
-  /// Room for `rows` times per_row[r] floats of each rank r; valid until the next call. Allocates
-  /// only when rows exceed all that came before.
-  Blocks prepare(std::span<const std::int64_t> per_row, std::int64_t rows);
-  /// The same, in memory of the caller's.
-  Blocks prepare_in(float* all, std::span<const std::int64_t> per_row, std::int64_t rows);
-  /// Every rank's block on every rank, in the memory last prepared.
-  void gather();
-
- private:
-  kernels::Backend& backend_;
-  Communicator& communicator_;
-  int virtual_shards_;
-  kernels::Buffer buffer_;
-  std::vector<std::size_t> bytes_;  // of each rank's block
-  std::span<std::byte> all_;
-  std::vector<std::byte> staged_;  // where the device's memory is not the host's
-};
 
 /// out = in * W^T where this rank keeps some rows of W, that is some columns of out: nothing to
 /// exchange.
@@ -84,8 +46,7 @@ class RowParallelLinear {
  private:
   ExchangeWorkspace& exchange_;
   std::unique_ptr<kernels::PackedMatrix> weight_;
-  std::vector<std::int64_t> per_row_;  // floats of each rank
-  std::vector<int> merges_;
+  PartialSums partials_;
 };
 
 /// The rows of tokens where each rank keeps those of its part of the vocabulary
@@ -104,8 +65,7 @@ class VocabParallelEmbedding {
   ExchangeWorkspace& exchange_;
   std::shared_ptr<const kernels::PackedMatrix> table_;
   std::int32_t first_token_ = 0;
-  std::vector<std::int64_t> per_row_;
-  std::vector<int> merges_;
+  PartialSums partials_;
 };
 
 /// Logits over the whole vocabulary, on every rank, where each computes those of its part. `weight`

@@ -13,6 +13,7 @@ namespace paceline::parallel {
 /// Tags of the messages in MPI_COMM_WORLD. Messages between two ranks of one tag keep their order.
 inline constexpr int kGatherTag = 1;
 inline constexpr int kBroadcastTag = 2;
+inline constexpr int kSliceTag = 3;
 inline constexpr int kFirstMailTag = 16;
 
 inline void check_mpi(int code, const char* what) {

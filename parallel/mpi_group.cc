@@ -44,6 +44,30 @@ class MpiGroup final : public Communicator {
     complete();
   }
 
+  void gather_slices(std::span<const std::byte> mine, std::span<std::byte> out,
+                     std::span<const std::int64_t> rows,
+                     std::span<const std::size_t> slices) override {
+    const std::size_t row_bytes = check_slices(*this, mine, out, rows, slices);
+    const std::size_t own = slices[rank_];
+    std::size_t place = 0;
+    for (int peer = 0; peer < size(); ++peer) {
+      for (std::int64_t row = 0; row < rows[peer]; ++row) {
+        const std::span<std::byte> to = out.subspan(place, own);
+        if (peer != rank_) receive(to, peer, kSliceTag);
+        if (peer == rank_) slice_of(mine, row_bytes, slices, peer).copy(row * own, to);
+        place += own;
+      }
+    }
+    for (int step = 1; step < size(); ++step) {  // the next rank first, so as not to crowd one
+      const int peer = (rank_ + step) % size();
+      const std::size_t begin = slice_of(mine, row_bytes, slices, peer).begin;
+      for (std::int64_t row = 0; row < rows[rank_]; ++row) {
+        send(mine.subspan(row * row_bytes + begin, slices[peer]), peer, kSliceTag);
+      }
+    }
+    complete();
+  }
+
   void broadcast(std::span<std::byte> data, int root) override {
     check(0 <= root && root < size(), "broadcast: no rank {} among {}", root, size());
     if (rank_ != root) {

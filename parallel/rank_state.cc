@@ -59,9 +59,14 @@ bool Wait::rest() {
   return true;
 }
 
+std::string complaint(std::chrono::duration<double> waited, std::string_view missing,
+                      std::string_view phase) {
+  return fmt::format("waited {:.3g} s for {} in {}", waited.count(), missing, phase);
+}
+
 std::string Wait::complaint(std::string_view missing) const {
-  const std::chrono::duration<double> waited = timed_ ? Clock::now() - start_ : Clock::duration{};
-  return fmt::format("waited {:.3g} s for {} in {}", waited.count(), missing, state_.phase());
+  return parallel::complaint(timed_ ? Clock::now() - start_ : Clock::duration{}, missing,
+                             state_.phase());
 }
 
 }  // namespace paceline::parallel

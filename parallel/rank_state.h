@@ -44,6 +44,10 @@ class RankState {
   std::atomic<bool> crowded_{false};
 };
 
+/// "waited 120 s for rank 3 on node1 in load"
+std::string complaint(std::chrono::duration<double> waited, std::string_view missing,
+                      std::string_view phase);
+
 /// One wait for other ranks. A rest is short at first (spinning, for exchanges that take
 /// microseconds), then gives way to other threads, then sleeps.
 class Wait {
@@ -52,7 +56,6 @@ class Wait {
       : state_(state), spins_left_(state.crowded() ? 0 : kSpins) {}
   /// Rests once. False when the phase's patience is over.
   bool rest();
-  /// "waited 120 s for rank 3 on node1 in load"
   std::string complaint(std::string_view missing) const;
 
  private:

@@ -160,6 +160,40 @@ class SharedGroup final : public Communicator {
     }
   }
 
+  void gather_slices(std::span<const std::byte> mine, std::span<std::byte> out,
+                     std::span<const std::int64_t> rows,
+                     std::span<const std::size_t> slices) override {
+    const std::size_t row_bytes = check_slices(*this, mine, out, rows, slices);
+    const std::size_t longest = static_cast<std::size_t>(*std::ranges::max_element(rows)) *
+                                *std::ranges::max_element(slices);
+    // A slot has room for a piece for each rank. It is never smaller than kLine.
+    check(size() <= static_cast<int>(kLine), "{} ranks are too many for a slot", size());
+    const std::size_t room = std::max<std::size_t>(1, chunk_ / names_.size());
+    for (std::size_t done = 0; done == 0 || done < longest; done += room) {
+      ++step_;
+      for (int peer = 0; peer < size(); ++peer) {
+        const std::size_t bytes = rows[rank_] * slices[peer];
+        if (peer == rank_ || done >= bytes) continue;
+        slice_of(mine, row_bytes, slices, peer)
+            .copy(done, {slot(rank_) + peer * room, std::min(room, bytes - done)});
+      }
+      publish_step();
+      std::span<std::byte> to = out;
+      for (int peer = 0; peer < size(); ++peer) {
+        const std::size_t bytes = rows[peer] * slices[rank_];
+        if (peer != rank_) {
+          await(peer);
+          if (done < bytes) {
+            std::memcpy(to.data() + done, slot(peer) + rank_ * room, std::min(room, bytes - done));
+          }
+        } else if (done == 0) {
+          slice_of(mine, row_bytes, slices, peer).copy(0, to.first(bytes));
+        }
+        to = to.subspan(bytes);
+      }
+    }
+  }
+
   void broadcast(std::span<std::byte> data, int root) override {
     check(0 <= root && root < size(), "broadcast: no rank {} among {}", root, size());
     for (std::size_t done = 0; done == 0 || done < data.size(); done += chunk_) {
@@ -188,8 +222,10 @@ class SharedGroup final : public Communicator {
   void publish(std::span<const std::byte> bytes) {
     ++step_;
     if (!bytes.empty()) std::memcpy(slot(rank_), bytes.data(), bytes.size());
-    counters_[rank_].published.store(step_, std::memory_order_release);
+    publish_step();
   }
+
+  void publish_step() { counters_[rank_].published.store(step_, std::memory_order_release); }
 
   bool arrived(int peer) const {
     return counters_[peer].published.load(std::memory_order_acquire) >= step_;

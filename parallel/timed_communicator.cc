@@ -17,6 +17,12 @@ void TimedCommunicator::all_gather(std::span<const std::byte> mine, std::span<st
   time([&] { group_.all_gather(mine, all, sizes); });
 }
 
+void TimedCommunicator::gather_slices(std::span<const std::byte> mine, std::span<std::byte> out,
+                                      std::span<const std::int64_t> rows,
+                                      std::span<const std::size_t> slices) {
+  time([&] { group_.gather_slices(mine, out, rows, slices); });
+}
+
 void TimedCommunicator::broadcast(std::span<std::byte> data, int root) {
   time([&] { group_.broadcast(data, root); });
 }

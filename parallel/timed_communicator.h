@@ -18,8 +18,13 @@ class TimedCommunicator final : public Communicator {
   std::string_view exchange() const override { return group_.exchange(); }
   void all_gather(std::span<const std::byte> mine, std::span<std::byte> all,
                   std::span<const std::size_t> sizes) override;
+  void gather_slices(std::span<const std::byte> mine, std::span<std::byte> out,
+                     std::span<const std::int64_t> rows,
+                     std::span<const std::size_t> slices) override;
   void broadcast(std::span<std::byte> data, int root) override;
   void barrier() override;
+  /// Not timed: the host does not wait for it.
+  DeviceExchange* device() override { return group_.device(); }
 
   double seconds() const { return seconds_; }
   std::int64_t calls() const { return calls_; }

@@ -171,6 +171,21 @@ struct World::State {
 
   std::string name(int r) const { return fmt::format("rank {} on {}", r, ranks.at(r).host.data()); }
 
+  /// The ranks of this one's replica, if replicas have `tp`.
+  MemberNames replica_names(int tp) const {
+    MemberNames names;
+    for (int r = rank / tp * tp; r < rank / tp * tp + tp; ++r) names.push_back(name(r));
+    return names;
+  }
+
+  // Any thread: from here on the watchdogs end all ranks if nothing else does.
+  void give_up(std::string_view message) {
+    if (board->claim_report()) {
+      write_line(fmt::format("paceline: {} in {}: {}", name(rank), rank_state.phase(), message));
+    }
+    board->give_up();
+  }
+
   std::unique_ptr<Communicator> mpi_group(const std::vector<int>& members) const {
     MemberNames names;
     int self = -1;
@@ -186,7 +201,8 @@ Exchange parse_exchange(std::string_view name) {
   if (name == "auto") return Exchange::kAuto;
   if (name == "shared") return Exchange::kShared;
   if (name == "mpi") return Exchange::kMpi;
-  throw ConfigError("exchange \"{}\": expected auto, shared or mpi", name);
+  if (name == "nccl") return Exchange::kNccl;
+  throw ConfigError("exchange \"{}\": expected auto, shared, mpi or nccl", name);
 }
 
 std::string mpi_version() {
@@ -237,18 +253,16 @@ std::unique_ptr<Communicator> World::split_replicas(int tp, Exchange exchange) {
   if (tp == 1) return make_single();
   const int first = rank() / tp * tp;
   std::vector<int> members;
-  MemberNames names;
   bool one_node = true;
   for (int r = first; r < first + tp; ++r) {
     members.push_back(r);
-    names.push_back(name(r));
     one_node = one_node && state_->ranks[r].node == state_->ranks[first].node;
   }
   auto by_messages = state_->mpi_group(members);
   if (exchange == Exchange::kMpi) return by_messages;
   if (one_node) {
     if (auto segment = share_segment(*by_messages, shared_group_bytes(tp))) {
-      return make_shared_group(std::move(segment), rank() - first, std::move(names),
+      return make_shared_group(std::move(segment), rank() - first, state_->replica_names(tp),
                                state_->rank_state);
     }
   }
@@ -259,12 +273,27 @@ std::unique_ptr<Communicator> World::split_replicas(int tp, Exchange exchange) {
   return by_messages;
 }
 
+std::string World::nccl_obstacle(Communicator& replica, const kernels::Backend& backend) const {
+  const auto stream = backend.native_stream();
+  return parallel::nccl_obstacle(replica, state_->replica_names(replica.size()),
+                                 stream ? &*stream : nullptr);
+}
+
+std::unique_ptr<Communicator> World::connect_devices(std::unique_ptr<Communicator> replica,
+                                                     const kernels::Backend& backend,
+                                                     AllReduce all_reduce) {
+  const auto stream = backend.native_stream();
+  check(stream.has_value(), "{} has no stream for NCCL", name(rank()));
+  const int size = replica->size();
+  return make_nccl_group({.host = std::move(replica),
+                          .names = state_->replica_names(size),
+                          .state = state_->rank_state,
+                          .end_job = [this](std::string_view why) { state_->give_up(why); }},
+                         make_nccl_calls(*stream), all_reduce);
+}
+
 void World::abort(int code, std::string_view message) {
-  if (state_->board->claim_report()) {
-    write_line(
-        fmt::format("paceline: {} in {}: {}", name(rank()), state_->rank_state.phase(), message));
-  }
-  state_->board->give_up();  // from here on the watchdogs end all ranks if MPI does not
+  state_->give_up(message);
   remove_segment_files();
   MPI_Abort(MPI_COMM_WORLD, code);
   _exit(code);

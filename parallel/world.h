@@ -8,15 +8,17 @@
 
 #include "parallel/communicator.h"
 #include "parallel/mailbox.h"
+#include "parallel/nccl/group.h"
 #include "parallel/rank_state.h"
 #include "parallel/signals.h"
 
 namespace paceline::parallel {
 
-/// How the ranks of a replica exchange data. kAuto: shared memory where all are on one node.
-enum class Exchange { kAuto, kShared, kMpi };
+/// How the ranks of a replica exchange data. kAuto: by NCCL where each has a GPU of its own, else
+/// through shared memory where all are on one node.
+enum class Exchange { kAuto, kShared, kMpi, kNccl };
 
-/// "auto", "shared" or "mpi"; ConfigError for anything else.
+/// "auto", "shared", "mpi" or "nccl"; ConfigError for anything else.
 Exchange parse_exchange(std::string_view name);
 
 /// The MPI library in use, "Open MPI v4.1.4".
@@ -54,8 +56,17 @@ class World {
   Mailbox& mailbox();
 
   /// Cuts the world into replicas of `tp` consecutive ranks and returns this rank's (all ranks
-  /// call it). ConfigError if the ranks do not divide so, or if kShared is not possible.
+  /// call it). They exchange by way of the host, with kNccl as with kAuto, until connect_devices.
+  /// ConfigError if the ranks do not divide so, or if kShared is not possible.
   std::unique_ptr<Communicator> split_replicas(int tp, Exchange exchange = Exchange::kAuto);
+  /// Why the ranks of this replica cannot exchange by NCCL, the same text on all of them; empty if
+  /// they can. All of them call it, each with its backend.
+  std::string nccl_obstacle(Communicator& replica, const kernels::Backend& backend) const;
+  /// The replica with its devices connected by NCCL, if nothing stands in the way. All of its ranks
+  /// call it; FatalError where that fails.
+  std::unique_ptr<Communicator> connect_devices(std::unique_ptr<Communicator> replica,
+                                                const kernels::Backend& backend,
+                                                AllReduce all_reduce);
 
   /// Ends all ranks, with one line on standard error, even if others are stuck:
   /// `paceline: rank R on HOST in PHASE: message`.

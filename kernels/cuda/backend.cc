@@ -21,6 +21,16 @@ using cuda::check_call;
 // call's, which has been or will be told by that stream.
 void release(void* memory) { (void)cudaFree(memory); }
 
+/// As nvidia-smi writes it: "GPU-6f2c0d1e-...".
+std::string device_id(const cudaDeviceProp& properties) {
+  std::string id = "GPU";
+  for (int i = 0; i < 16; ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) id += '-';
+    id += fmt::format("{:02x}", static_cast<unsigned char>(properties.uuid.bytes[i]));
+  }
+  return id;
+}
+
 /// One device, one stream: ops run in the order they are called.
 class CudaBackend final : public Backend {
  public:
@@ -37,6 +47,7 @@ class CudaBackend final : public Backend {
     check_call("cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device_));
     const int generation = properties.major * 10 + properties.minor;
     description_ = fmt::format("{} (sm_{})", properties.name, generation);
+    device_id_ = device_id(properties);
     if (generation < kLeastGeneration) {
       throw ConfigError("--device cuda: GPU {} is a {}, expected sm_{} or later", device_,
                         description_, kLeastGeneration);
@@ -54,6 +65,9 @@ class CudaBackend final : public Backend {
 
   std::string_view numerics() const override { return "cuda"; }
   std::string description() const override { return description_; }
+  std::optional<NativeStream> native_stream() const override {
+    return NativeStream{stream_, device_, device_id_};
+  }
   bool shares_host_memory() const override { return false; }
 
   std::optional<std::uint64_t> free_memory() const override {
@@ -157,6 +171,7 @@ class CudaBackend final : public Backend {
   int device_;
   bool use_graphs_;
   std::string description_;
+  std::string device_id_;
   cudaStream_t stream_ = nullptr;
   Buffer workspace_;
   cuda::GraphCache graphs_;

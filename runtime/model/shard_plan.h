@@ -44,7 +44,8 @@ std::size_t weight_bytes_read(const ModelConfig& config, const WeightFormats& fo
                               const ShardPlan& plan);
 
 /// Everything that output bits depend on besides the model and the request, as one string.
+/// `reducing_ranks`: so many ranks whose sums NCCL adds in its own order; 0: the contract's order.
 std::string numerics_id(std::string_view backend, const WeightFormats& formats, int virtual_shards,
-                        kernels::KvFormat kv);
+                        kernels::KvFormat kv, int reducing_ranks = 0);
 
 }  // namespace paceline::runtime

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -39,6 +40,31 @@ void gather_and_compare(Communicator& group, std::size_t scale, int round) {
   check(all == expected, "all_gather of {} times {} bytes went wrong", group.size(), scale);
 }
 
+// Rank r has r + 1 rows of slices of scale, 2 * scale, ... bytes.
+void gather_slices_and_compare(Communicator& group, std::size_t scale, int round) {
+  std::vector<std::int64_t> rows;
+  std::vector<std::size_t> slices;
+  std::size_t row_bytes = 0;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    rows.push_back(rank + 1);
+    slices.push_back(scale * rank);  // nothing for rank 0
+    row_bytes += slices.back();
+  }
+  const std::size_t begin = std::accumulate(slices.begin(), slices.begin() + group.rank(), 0ul);
+  Bytes expected;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    const Bytes all_rows = pattern(rank, rows[rank] * row_bytes, round);
+    for (std::int64_t row = 0; row < rows[rank]; ++row) {
+      const auto slice = all_rows.begin() + row * row_bytes + begin;
+      expected.insert(expected.end(), slice, slice + slices[group.rank()]);
+    }
+  }
+  Bytes out(expected.size());
+  group.gather_slices(pattern(group.rank(), rows[group.rank()] * row_bytes, round), out, rows,
+                      slices);
+  check(out == expected, "gather_slices of {} times {} bytes went wrong", group.size(), scale);
+}
+
 void collectives(World& world) {
   for (int tp = 1; tp <= world.size(); ++tp) {
     if (world.size() % tp != 0) continue;
@@ -49,6 +75,11 @@ void collectives(World& world) {
             "one node's ranks exchange by {}", group->exchange());
       for (int round = 0; round < 20; ++round) {
         for (const std::size_t scale : {1, 1000, 100000}) gather_and_compare(*group, scale, round);
+        if (round < 3) {
+          for (const std::size_t scale : {1, 3000}) {
+            gather_slices_and_compare(*group, scale, round);
+          }
+        }
         const int root = round % tp;
         Bytes data = pattern(group->rank(), 5000, round);
         group->broadcast(data, root);

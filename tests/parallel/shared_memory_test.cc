@@ -39,6 +39,32 @@ TEST(SharedGroupTest, GathersBlocksOfDifferentSizesInRankOrder) {
   });
 }
 
+// Rows of 5, 64, 0 and 300 bytes for ranks 0 to 3; rank r has r of them.
+TEST(SharedGroupTest, GathersASliceOfEveryRanksRows) {
+  RankState state;
+  state.set_crowded(true);
+  const std::vector<std::size_t> slices = {5, 64, 0, 300};
+  const std::vector<std::int64_t> rows = {0, 1, 2, 3};
+  run_ranks(4, 64, state, [&](Communicator& group) {
+    const int rank = group.rank();
+    const std::size_t begin = std::vector<std::size_t>{0, 5, 69, 69}[rank];
+    for (int round = 0; round < 20; ++round) {
+      std::vector<std::byte> mine(369 * rank);
+      for (std::size_t i = 0; i < mine.size(); ++i) mine[i] = pattern(rank, i, round);
+      std::vector<std::byte> out(6 * slices[rank]);
+      group.gather_slices(mine, out, rows, slices);
+      std::size_t at = 0;
+      for (int peer = 0; peer < 4; ++peer) {
+        for (int row = 0; row < peer; ++row) {
+          for (std::size_t i = 0; i < slices[rank]; ++i) {
+            ASSERT_EQ(out[at++], pattern(peer, 369 * row + begin + i, round));
+          }
+        }
+      }
+    }
+  });
+}
+
 TEST(SharedGroupTest, ABlockMayAlreadyLieInItsPlace) {
   const RankState state;
   const std::vector<std::size_t> sizes = {8, 8, 8};

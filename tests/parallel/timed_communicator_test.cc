@@ -28,11 +28,17 @@ TEST(TimedCommunicator, PassesEverythingOnAndCountsTheWait) {
       EXPECT_GE(timed.seconds(), 0.01);
     }
 
+    std::byte slices[2] = {};
+    const std::byte row[2] = {std::byte{1}, mine};
+    timed.gather_slices(row, slices, std::vector<std::int64_t>{1, 1}, sizes);
+    EXPECT_EQ(slices[1], timed.rank() == 0 ? std::byte{1} : std::byte{8});
+    EXPECT_EQ(timed.device(), nullptr);
+
     std::byte told{static_cast<unsigned char>(timed.rank())};
     timed.broadcast({&told, 1}, 1);
     EXPECT_EQ(told, std::byte{1});
     timed.barrier();
-    EXPECT_EQ(timed.calls(), 3);
+    EXPECT_EQ(timed.calls(), 4);
   });
 }
 

@@ -122,6 +122,8 @@ TEST(NumericsId, NamesWhatBitsDependOn) {
             "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256");
   EXPECT_EQ(numerics_id("cpu", int4, 8, kernels::KvFormat::kInt8),
             "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=int8,segment=256");
+  EXPECT_EQ(numerics_id("cuda", int4, 8, kernels::KvFormat::kBf16, 4),
+            "cuda,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256,sum=nccl/tp4");
 }
 
 }  // namespace

@@ -240,8 +240,12 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
 inline cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
 }
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256] = "emulated";
+  cudaUUID_t uuid = {};
   int major = 8;
   int minor = 0;
   int multiProcessorCount = 1;

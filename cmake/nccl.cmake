@@ -1,0 +1,20 @@
+# Exchanges between GPUs by NCCL, parallel/nccl: built where CUDA is and nccl.h and libnccl are found.
+set(PACELINE_NCCL AUTO CACHE STRING "Build exchanges by NCCL: AUTO (if CUDA and NCCL are found), ON or OFF")
+set_property(CACHE PACELINE_NCCL PROPERTY STRINGS AUTO ON OFF)
+
+set(PACELINE_HAS_NCCL OFF)
+if(NOT PACELINE_NCCL STREQUAL OFF)
+  if(PACELINE_HAS_CUDA)
+    find_path(NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+    find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+  endif()
+  if(PACELINE_HAS_CUDA AND NCCL_INCLUDE AND NCCL_LIBRARY)
+    set(PACELINE_HAS_NCCL ON)
+    add_library(nccl INTERFACE)
+    target_include_directories(nccl SYSTEM INTERFACE ${NCCL_INCLUDE})
+    target_link_libraries(nccl INTERFACE ${NCCL_LIBRARY} CUDA::cudart_static)
+  elseif(PACELINE_NCCL STREQUAL ON)
+    message(FATAL_ERROR "PACELINE_NCCL=ON, but nccl.h and libnccl, or CUDA (PACELINE_CUDA), are not "
+                        "there: set NCCL_INCLUDE and NCCL_LIBRARY")
+  endif()
+endif()
