@@ -17,8 +17,8 @@ namespace cpu {
 
 namespace {
 
-// AMX after what it would replace: until it has run and been measured on hardware it has to be asked
-// for.
+// AMX after what it would replace: until it has run and been measured on hardware it has to be
+// asked for.
 constexpr std::array kBestFirst = {Isa::kAvx512Vnni, Isa::kAmx, Isa::kAvx512, Isa::kAvx2};
 
 bool runs_here(Isa isa) {
