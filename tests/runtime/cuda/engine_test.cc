@@ -6,9 +6,8 @@
 #include "kernels/cuda/backend.h"
 #include "runtime/drafting/model_embedding.h"
 #include "tests/drafter/random_head.h"
-#include "tests/parallel/nccl/nccl_ranks.h"
-#include "tests/runtime/engine/rule_drafters.h"
-#include "tests/support/simt/memory.h"
+#include "tests/parallel/rank_threads.h"
+#include "tests/runtime/cuda/few_requests.h"
 
 // The whole engine on CUDA's backend, whose kernels run on the CPU here (tests/support/simt). Its
 // device memory cannot be touched by the host, so what works here does without shortcuts on a GPU.
@@ -38,23 +37,6 @@ TEST_P(CudaModels, LogitsAreTheReferencesInChunksAndOnRanks) {
   }
 }
 
-/// Fewer and shorter than mixed_requests(): threads on the CPU are slow.
-std::vector<EngineRequest> few_requests() {
-  std::vector<EngineRequest> few = mixed_requests();
-  few.erase(few.begin() + 5, few.end());
-  for (EngineRequest& request : few) request.max_new_tokens = 9;
-  return few;
-}
-
-Answers answers_of(kernels::Backend& backend, parallel::Communicator& communicator,
-                   const Drafting& drafting, EngineStats* stats = nullptr) {
-  FixtureRank rank("llama_int4", {.kv = kernels::KvFormat::kBf16, .limits = kAmple}, backend,
-                   communicator, drafting);
-  Answers answers = run_to_end(rank.engine(), few_requests());
-  if (stats != nullptr) *stats = rank.engine().stats();
-  return answers;
-}
-
 // Greedy and sampled, guesses right and wrong, so that trees are verified and keys moved.
 TEST(CudaEngine, AnswersAreTheCpusWithAndWithoutDrafts) {
   const auto single = parallel::make_single();
@@ -76,23 +58,6 @@ TEST(CudaEngine, AnswersAreTheCpusWithAndWithoutDrafts) {
       EXPECT_GT(stats.accepted_at[0], 0);
     });
   }
-}
-
-// The ranks' devices exchange as by NCCL: nothing but the emulated devices' own memory is used.
-TEST(CudaEngine, RanksThatExchangeByNcclGiveTheSameAnswers) {
-  const auto single = parallel::make_single();
-  const auto cpu = kernels::make_cpu_backend({});
-  const Answers expected = answers_of(*cpu, *single, {});
-  parallel::FakeNcclNetwork network(3, [](void* to, const void* from, std::size_t bytes) {
-    const simt::HostAccess access;
-    std::memcpy(to, from, bytes);
-  });
-  parallel::run_nccl_ranks(network, 3, parallel::AllReduce::kCanonical,
-                           [&](parallel::Communicator& communicator) {
-                             const auto backend = kernels::make_cuda_backend({});
-                             EXPECT_EQ(answers_of(*backend, communicator, {}), expected);
-                           });
-  EXPECT_GT(network.operations(parallel::NcclOperation::Kind::kBroadcast), 0);
 }
 
 // A ReDrafter head that drafts on the device drafts what it drafts on the CPU.
