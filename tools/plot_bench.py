@@ -232,6 +232,7 @@ def draw(reports, output, file_format):
         paint(axes, series)
         axes.set_title(title)
         figure.supxlabel(subtitle(reports), fontsize=7, color="gray")
+        axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room for the legend
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
         path = output / f"{name}.{file_format}"
