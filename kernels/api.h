@@ -63,8 +63,9 @@ class Backend {
   virtual void synchronize() = 0;
 
   /// Calls `ops`, which does nothing but call ops of this backend; or does what they did when they
-  /// were called under the same `key` before, without calling them. So the key must tell apart
-  /// whatever their parameters depend on, but for buffers: those may move.
+  /// were called under the same `key` before, without calling them. So the key must tell apart all
+  /// that their parameters depend on, whose memory it is, too; only that a buffer has moved it need
+  /// not.
   virtual void repeat(std::span<const std::int64_t> /*key*/, FunctionRef<void()> ops) { ops(); }
 
   /// Lays a matrix out for `linear` and `embed`. The reduction's columns are the matrix's own,

@@ -198,8 +198,10 @@ const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool
   const std::int64_t rows = batch.size();
   const auto sampled = static_cast<std::int64_t>(batch.sampled_rows.size());
   upload(batch);
-  // Of the batch only these sizes are parameters; the rest is read on the device.
-  const std::array key = {rows, sampled, batch.page_stride};
+  // Of the batch only its sizes are parameters; the rest is read on the device.
+  const std::array key = {static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(this)),
+                          static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(cache.data)),
+                          rows, sampled, batch.page_stride};
   const auto step = [&] { compute(batch, cache); };
   if (exchange_.stays_on_device()) {
     backend_.repeat(key, step);

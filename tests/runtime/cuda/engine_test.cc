@@ -37,6 +37,35 @@ TEST_P(CudaModels, LogitsAreTheReferencesInChunksAndOnRanks) {
   }
 }
 
+// Steps of the same sizes, recorded for one model, are not those of another on the same backend,
+// nor of the same model with another cache.
+TEST(CudaModel, TwoModelsOfOneBackendAreToldApart) {
+  const auto single = parallel::make_single();
+  const auto reference = kernels::make_reference_backend();
+  const auto cuda = kernels::make_cuda_backend({});
+  const Ids ids = {5, 9, 2, 40, 7, 7, 31, 8, 1, 60, 3, 12};
+  FixtureRank first("llama_int4", {}, *cuda, *single);
+  FixtureRank second("llama_int8", {}, *cuda, *single);
+  FixtureRank first_oracle("llama_int4", {}, *reference, *single);
+  FixtureRank second_oracle("llama_int8", {}, *reference, *single);
+  const KvCache other(first.config(), first.model().plan(), kernels::KvFormat::kFp32, 8, *cuda);
+  for (int round = 0; round < 2; ++round) {  // in the second nothing is allocated any more
+    EXPECT_TRUE(sequence_logits(first, *cuda, ids, 3) ==
+                sequence_logits(first_oracle, *reference, ids, 3));
+    EXPECT_TRUE(sequence_logits(second, *cuda, ids, 3) ==
+                sequence_logits(second_oracle, *reference, ids, 3));
+  }
+  const auto hidden_of = [&](const Ids& tokens, std::int32_t begin, const KvCache& cache) {
+    const float* device = first.model().forward(rows_of(tokens, begin, begin + 3), cache.pool());
+    std::vector<float> hidden(static_cast<std::size_t>(3 * first.config().hidden_size));
+    cuda->download(hidden.data(), device, hidden.size() * sizeof(float));
+    return hidden;
+  };
+  const std::vector<float> expected = hidden_of(ids, 9, first.cache());
+  for (const std::int32_t begin : {0, 3, 6}) hidden_of({ids.rbegin(), ids.rend()}, begin, other);
+  EXPECT_TRUE(hidden_of(ids, 9, first.cache()) == expected);
+}
+
 // Greedy and sampled, guesses right and wrong, so that trees are verified and keys moved.
 TEST(CudaEngine, AnswersAreTheCpusWithAndWithoutDrafts) {
   const auto single = parallel::make_single();
