@@ -66,6 +66,9 @@ class CpuBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     cpu::top_log_probs(params, row_ops_, pool_);
   }
+  void place_beams(const PlaceBeamsParams& params) override { cpu::place_beams(params); }
+  void extend_beams(const ExtendBeamsParams& params) override { cpu::extend_beams(params, pool_); }
+  void merge_beams(const MergeBeamsParams& params) override { cpu::merge_beams(params, pool_); }
   void compact_kv(const CompactKvParams& params) override {
     cpu::compact_kv(params, row_ops_, pool_);
   }

@@ -19,6 +19,9 @@ void join_rows(const JoinRowsParams& params, const RowOps& ops, ThreadPool& pool
 void place_columns(const PlaceColumnsParams& params, const RowOps& ops, ThreadPool& pool);
 void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool);
 void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
+void place_beams(const PlaceBeamsParams& params);
+void extend_beams(const ExtendBeamsParams& params, ThreadPool& pool);
+void merge_beams(const MergeBeamsParams& params, ThreadPool& pool);
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
 void largest_logits(const LargestLogitsParams& params, const RowOps& ops, ThreadPool& pool);

@@ -142,6 +142,11 @@ class CudaBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     cuda::top_log_probs(params, stream());
   }
+  void place_beams(const PlaceBeamsParams& params) override { cuda::place_beams(params, stream()); }
+  void extend_beams(const ExtendBeamsParams& params) override {
+    cuda::extend_beams(params, stream());
+  }
+  void merge_beams(const MergeBeamsParams& params) override { cuda::merge_beams(params, stream()); }
   void compact_kv(const CompactKvParams& params) override { cuda::compact_kv(params, stream()); }
   void select_tokens(const SelectTokensParams& params) override {
     cuda::select_tokens(params, stream());

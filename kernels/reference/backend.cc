@@ -50,6 +50,11 @@ class ReferenceBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     run(reference::top_log_probs, params);
   }
+  void place_beams(const PlaceBeamsParams& params) override { run(reference::place_beams, params); }
+  void extend_beams(const ExtendBeamsParams& params) override {
+    run(reference::extend_beams, params);
+  }
+  void merge_beams(const MergeBeamsParams& params) override { run(reference::merge_beams, params); }
   void compact_kv(const CompactKvParams& params) override { run(reference::compact_kv, params); }
   void select_tokens(const SelectTokensParams& params) override {
     run(reference::select_tokens, params);

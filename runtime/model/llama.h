@@ -46,6 +46,8 @@ class LlamaModel {
   const kernels::PageTable& page_table() const { return page_table_; }
   /// Rows of the input embedding: tokens [rows] and out [rows, hidden] are device memory.
   void embed(const std::int32_t* tokens, float* out, std::int64_t rows);
+  /// Whether a step's rows do nothing but call ops of the backend, so that it may repeat them.
+  bool stays_on_device() const { return exchange_.stays_on_device(); }
 
   const ModelConfig& config() const { return config_; }
   const ShardPlan& plan() const { return plan_; }
