@@ -375,20 +375,54 @@ struct MergeBeamsParams {
   std::int64_t most_nodes = 0;
 };
 
-/// A key and value to be moved within their sequence, in every layer and head.
-struct KvMove {
-  std::int32_t sequence = 0;  // row of the page table
-  std::int32_t from = 0;      // slot
-  std::int32_t to = 0;        // slot, at most `from`
-  bool operator==(const KvMove&) const = default;
+/// A tree that was verified: rows `first` (the root's) ... first + nodes, of those that a token was
+/// chosen for.
+struct AcceptPlan {
+  std::int32_t first = 0;
+  std::int32_t nodes = 0;
+  std::int32_t sequence = 0;     // row of the page table
+  std::int32_t first_slot = 0;   // node i waits in slot first_slot + i
+  std::int32_t most_tokens = 1;  // that its sequence still takes
+  std::int32_t stops = 1;        // 0: no stop token ends it
 };
 
-/// Moves keys and values into place, one move after the other. The moves of one sequence stand
-/// together, `to` ascending, so that none overwrites what a later one reads.
+/// What was accepted of it.
+struct AcceptedPath {
+  std::int32_t sequence = 0;  // row of the page table
+  std::int32_t first_slot = 0;
+  std::int32_t token = -1;  // chosen after the last node (or the root): no node follows it
+  std::int32_t count = 0;   // nodes, whose tokens come before it
+  std::int32_t nodes[kMaxPathLength] = {};
+  bool operator==(const AcceptedPath&) const = default;
+};
+
+/// Verification by equality: from the root on, as long as the chosen token is none that ends a
+/// sequence (one of stop_tokens, -1, the last of most_tokens) and a child equals it, that child is
+/// accepted. tokens and parents are those of the nodes' rows, parents counted in nodes, -1 for the
+/// root; they stand before their children.
+///
+/// Example: nodes 0 ... 5 with the tokens a b c d e f, the paths a b c, a d e and a b f. Where a,
+/// b, f and g are chosen after the root and the nodes 0, 1 and 5, these three nodes are accepted,
+/// then the token g. Were f to end the sequence: 0 and 1, then f.
+struct AcceptPathsParams {
+  const AcceptPlan* plans = nullptr;          // [trees]
+  const std::int32_t* chosen = nullptr;       // [rows]
+  const std::int32_t* tokens = nullptr;       // [rows], not read of roots
+  const std::int32_t* parents = nullptr;      // [rows], not read of roots
+  const std::int32_t* stop_tokens = nullptr;  // [num_stop_tokens]
+  std::int64_t num_stop_tokens = 0;
+  AcceptedPath* paths = nullptr;      // [trees]
+  std::int32_t* last_rows = nullptr;  // [trees]: the row that each path's token was chosen for
+  std::int64_t trees = 0;
+};
+
+/// Moves the keys and values of each path's nodes, in every layer and head, from the slots they
+/// wait in to first_slot, first_slot + 1, ..., one after the other. Nodes ascend along a path, so
+/// that none overwrites what a later one reads.
 struct CompactKvParams {
   KvPool kv;
   PageTable page_table;
-  const KvMove* moves = nullptr;  // [count]
+  const AcceptedPath* paths = nullptr;  // [count], each of another sequence
   std::int64_t count = 0;
 };
 
@@ -415,6 +449,16 @@ struct LargestLogitsParams {
   LargestLogit* largest = nullptr;  // [rows]
   std::int64_t rows = 0;
   std::int64_t vocab = 0;
+};
+
+/// tokens[r] = that of the largest of the parts' largest logits, ties to the earlier part; -1 if
+/// one is not finite.
+struct MergeLargestParams {
+  const LargestLogit* parts = nullptr;      // [num_parts, rows]
+  const std::int32_t* first_ids = nullptr;  // [num_parts]: the token that a part's id 0 stands for
+  std::int32_t* tokens = nullptr;           // [rows]
+  std::int64_t num_parts = 0;
+  std::int64_t rows = 0;
 };
 
 /// log_probs[r] = log softmax(logits[r])[targets[r]], in double.

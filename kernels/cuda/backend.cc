@@ -147,12 +147,18 @@ class CudaBackend final : public Backend {
     cuda::extend_beams(params, stream());
   }
   void merge_beams(const MergeBeamsParams& params) override { cuda::merge_beams(params, stream()); }
+  void accept_paths(const AcceptPathsParams& params) override {
+    cuda::accept_paths(params, stream());
+  }
   void compact_kv(const CompactKvParams& params) override { cuda::compact_kv(params, stream()); }
   void select_tokens(const SelectTokensParams& params) override {
     cuda::select_tokens(params, stream());
   }
   void largest_logits(const LargestLogitsParams& params) override {
     cuda::largest_logits(params, stream());
+  }
+  void merge_largest(const MergeLargestParams& params) override {
+    cuda::merge_largest(params, stream());
   }
   void token_log_probs(const TokenLogProbsParams& params) override {
     cuda::token_log_probs(params, stream());

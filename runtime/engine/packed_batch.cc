@@ -51,16 +51,25 @@ void append_tree_rows(const Sequence& sequence, const drafter::TokenTree& tree, 
 void append_samples(const PlannedRows& planned, const drafter::TokenTree& tree, std::int32_t index,
                     PackedBatch& batch) {
   const Sequence& sequence = *planned.sequence;
-  batch.sampled.push_back({.sequence = planned.sequence,
-                           .table_row = index,
-                           .first = static_cast<std::int32_t>(batch.sampled_rows.size()),
-                           .tree = &tree});
+  const auto first = static_cast<std::int32_t>(batch.sampled_rows.size());
+  batch.sampled.push_back({.sequence = planned.sequence, .first = first, .tree = &tree});
+  batch.accept.push_back({.first = first,
+                          .nodes = tree.size(),
+                          .sequence = index,
+                          .first_slot = sequence.length(),
+                          .most_tokens = sequence.request.max_new_tokens - sequence.generated(),
+                          .stops = sequence.request.ignore_eos ? 0 : 1});
   const auto root = static_cast<std::int32_t>(batch.size()) - 1 - tree.size();
   batch.sampled_rows.push_back(root);
   batch.sampling.push_back(sequence.sampling(0));
+  batch.tree_tokens.push_back(sequence.tokens.back());
+  batch.tree_parents.push_back(drafter::TreeNode::kRoot);
   for (std::int32_t i = 0; i < tree.size(); ++i) {
+    const drafter::TreeNode& node = tree.nodes()[static_cast<std::size_t>(i)];
     batch.sampled_rows.push_back(root + 1 + i);
-    batch.sampling.push_back(sequence.sampling(tree.nodes()[static_cast<std::size_t>(i)].depth));
+    batch.sampling.push_back(sequence.sampling(node.depth));
+    batch.tree_tokens.push_back(node.token);
+    batch.tree_parents.push_back(node.parent);
   }
 }
 
@@ -84,6 +93,9 @@ void clear(PackedBatch& batch) {
   batch.sampled_rows.clear();
   batch.sampling.clear();
   batch.sampled.clear();
+  batch.accept.clear();
+  batch.tree_tokens.clear();
+  batch.tree_parents.clear();
   batch.page_stride = 0;
 }
 
