@@ -101,8 +101,12 @@ void Engine::apply(const Control& control) {
   stopped_ = control.stop;
 }
 
-// All of the batch that the device reads.
+// All of the batch that the device reads. Where it repeats steps their sizes are rounded up.
 void Engine::upload() {
+  if (model_.stays_on_device() && !backend_.shares_host_memory()) {
+    const SchedulerLimits& limits = scheduler_.limits();
+    pad(batch_, limits.max_rows, std::max(limits.max_sampled, limits.max_sequences));
+  }
   all_greedy_ = std::ranges::none_of(
       batch_.sampling, [](const kernels::SamplingRow& row) { return row.temperature > 0; });
   model_.upload(batch_);

@@ -99,6 +99,18 @@ void clear(PackedBatch& batch) {
   batch.page_stride = 0;
 }
 
+/// To one of eight sizes from each power of two to the next: 16, 18, 20, ..., 32, 36, ...
+std::int64_t rounded_up(std::int64_t size) {
+  const auto power = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(size)));
+  const std::int64_t step = std::max<std::int64_t>(1, power / 8);
+  return (size + step - 1) / step * step;
+}
+
+template <typename T>
+void repeat_last(std::vector<T>& values, std::int64_t size) {
+  if (!values.empty()) values.resize(static_cast<std::size_t>(size), T(values.back()));
+}
+
 }  // namespace
 
 void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, PackedBatch& batch) {
@@ -121,6 +133,21 @@ void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, Packe
   for (std::size_t i = 0; i < plan.generation.size(); ++i) {
     append(plan.generation[i], trees[i], index++, batch);
   }
+}
+
+void pad(PackedBatch& batch, std::int64_t most_rows, std::int64_t most_sampled) {
+  const auto padded = [](std::int64_t size, std::int64_t most) {
+    return std::max(size, std::min(rounded_up(size), most));
+  };
+  const std::int64_t rows = padded(batch.size(), most_rows);
+  repeat_last(batch.tokens, rows);
+  repeat_last(batch.positions, rows);
+  repeat_last(batch.rows, rows);
+  const std::int64_t sampled = padded(std::ssize(batch.sampled_rows), most_sampled);
+  repeat_last(batch.sampled_rows, sampled);
+  repeat_last(batch.sampling, sampled);
+  repeat_last(batch.tree_tokens, sampled);
+  repeat_last(batch.tree_parents, sampled);
 }
 
 }  // namespace paceline::runtime

@@ -53,4 +53,9 @@ struct PackedBatch {
 ///   sampled             | 0  1  2  3
 void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, PackedBatch& batch);
 
+/// Rounds the numbers of rows and of rows with logits up, so that fewer of them are different: by
+/// at most an eighth, and not beyond most_rows and most_sampled. The rows added repeat the last
+/// one: they compute what it does and write the same to the same slot, and nobody looks at them.
+void pad(PackedBatch& batch, std::int64_t most_rows, std::int64_t most_sampled);
+
 }  // namespace paceline::runtime
