@@ -1,104 +1,168 @@
 #include "drafter/beam_search.h"
 
 #include <algorithm>
-#include <limits>
-#include <utility>
+#include <cstring>
 
-#include "kernels/core/error.h"
-#include "kernels/core/exact_math.h"
+#include "drafter/candidates.h"
+#include "kernels/core/device_memory.h"
 
 namespace paceline::drafter {
 
-BeamSearch::BeamSearch(const DraftShape& shape, const kernels::SamplingRow& sampling,
-                       std::int32_t root)
-    : shape_(shape), sampling_(sampling), levels_{{Beam{.token = root}}} {}
+using kernels::BeamPlan;
+using kernels::kMaxPathLength;
+using kernels::PathNode;
+using kernels::PathTree;
 
-void BeamSearch::extend(const CandidateRows& candidates) {
-  check(!done(), "a beam search went on after its end");
-  const std::vector<Beam>& beams = levels_.back();
-  kernels::SamplingRow sampling = sampling_;
-  sampling.index += static_cast<std::uint64_t>(depth());
-  std::vector<Beam> next;
-  for (std::size_t b = 0; b < beams.size(); ++b) {
-    const std::span tokens = candidates.tokens_of(static_cast<std::int64_t>(b));
-    const std::span log_probs = candidates.log_probs_of(static_cast<std::int64_t>(b));
-    if (tokens.empty()) {
-      failed_ = true;
-      return;
-    }
-    const std::vector<double> scores = candidate_scores(sampling, tokens, log_probs);
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      // Not above: a probability of 0, or a temperature so small that nothing else can win.
-      if (!(scores[i] > -std::numeric_limits<double>::infinity())) continue;
-      next.push_back(
-          {tokens[i], static_cast<std::int32_t>(b), log_probs[i], beams[b].score + scores[i]});
-    }
+BeamSearches::BeamSearches(const DrafterConfig& config, kernels::Backend& backend)
+    : backend_(backend), outputs_(config.num_outputs()) {
+  if (!config.draft_vocab.empty()) {
+    kernels::upload<std::int32_t>(backend_, token_of_, config.draft_vocab);
   }
-  const auto at_most = [&](std::int32_t count) {
-    return std::min<std::size_t>(next.size(), static_cast<std::size_t>(count));
-  };
-  const std::size_t width = at_most(shape_.width);
-  const bool keeps_all = shape_.any_candidate && shape_.max_nodes > 0;
-  const std::size_t kept = keeps_all ? std::max(width, at_most(shape_.max_nodes)) : width;
-  std::partial_sort(next.begin(), next.begin() + static_cast<std::ptrdiff_t>(kept), next.end(),
-                    [](const Beam& a, const Beam& b) {
-                      if (a.score != b.score) return a.score > b.score;
-                      return std::pair(a.parent, a.token) < std::pair(b.parent, b.token);
-                    });
-  next.resize(kept);
-  if (keeps_all) seen_.push_back(next);
-  next.resize(width);
-  if (shape_.least_chance > 0 && sampling_.temperature == 0) {
-    double chance = 0;
-    for (const Beam& beam : next) chance += kernels::exact::exp(beam.score);
-    unlikely_ = chance < shape_.least_chance;
-  }
-  levels_.push_back(std::move(next));
 }
 
-TokenTree BeamSearch::tree() const {
-  if (failed_ || depth() == 0) return {};
-  TokenTree tree = seen_.empty() ? tree_of_beams() : tree_of_candidates();
-  if (shape_.max_nodes > 0) tree.prune(shape_.max_nodes);
-  if (!seen_.empty()) tree.count_rows(tree.size() + 1);  // single nodes, not paths: none is merged
-  return tree;
-}
-
-// A candidate's parent is a beam of the depth before, which was seen before it and scores no less:
-// pruning leaves a tree.
-TokenTree BeamSearch::tree_of_candidates() const {
-  TokenTree tree;
-  std::vector<std::int32_t> parents{TreeNode::kRoot}, nodes;
-  for (std::size_t d = 0; d < seen_.size(); ++d) {
-    nodes.clear();
-    for (const Beam& at : seen_[d]) {
-      nodes.push_back(tree.add(parents[at.parent], at.token, at.log_prob, at.score));
-    }
-    parents = nodes;
-  }
-  return tree;
-}
-
-TokenTree BeamSearch::tree_of_beams() const {
-  TokenTree tree;
-  const std::int32_t last = depth();
-  // Two beams share a prefix exactly where they descend from the same beam of that depth.
-  std::vector<std::vector<std::int32_t>> node_of;
-  for (const auto& level : levels_) node_of.emplace_back(level.size(), TreeNode::kRoot);
-  std::vector<std::int32_t> path(levels_.size());
-  for (std::size_t beam = 0; beam < levels_.back().size(); ++beam) {
-    path[last] = static_cast<std::int32_t>(beam);
-    for (std::int32_t d = last; d > 0; --d) path[d - 1] = levels_[d][path[d]].parent;
-    std::int32_t parent = TreeNode::kRoot;
-    for (std::int32_t d = 1; d <= last; ++d) {
-      std::int32_t& node = node_of[d][path[d]];
-      const Beam& at = levels_[d][path[d]];
-      if (node == TreeNode::kRoot) node = tree.add(parent, at.token, at.log_prob, at.score);
-      parent = node;
+void BeamSearches::plan(std::span<const DraftRequest> requests) {
+  requests_ = requests.size();
+  index_.clear();
+  plans_.clear();
+  most_rows_.clear();
+  stride_ = most_nodes_ = 0;
+  const std::int64_t choices = std::min<std::int64_t>(kCandidates, outputs_);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const DraftShape shape = checked_shape(requests[i]);
+    if (shape.width == 0 || shape.depth == 0) continue;
+    const bool any_candidate = shape.any_candidate && shape.max_nodes > 0;
+    BeamPlan plan{.sampling = requests[i].sampling,
+                  .least_chance = shape.least_chance,
+                  .root = requests[i].tokens.back(),
+                  .hidden_row = requests[i].hidden_row,
+                  .width = shape.width,
+                  .depth = shape.depth,
+                  .room = shape.width,
+                  .first = static_cast<std::int32_t>(stride_),
+                  .most_nodes = shape.max_nodes,
+                  .any_candidate = any_candidate ? 1 : 0};
+    if (any_candidate)
+      plan.room = std::clamp(shape.max_nodes, shape.width, shape.width * kCandidates);
+    index_.push_back(i);
+    plans_.push_back(plan);
+    stride_ += plan.room;
+    most_nodes_ =
+        std::max<std::int64_t>(most_nodes_, limited_nodes(shape, shape.width, shape.depth));
+    most_rows_.resize(std::max(most_rows_.size(), static_cast<std::size_t>(shape.depth)));
+    std::int64_t beams = 1;
+    for (std::int32_t level = 0; level < shape.depth; ++level) {
+      most_rows_[level] += beams;
+      beams = std::min<std::int64_t>(shape.width, beams * choices);
     }
   }
-  tree.count_rows(static_cast<std::int64_t>(levels_.back().size()) * (last + 1));
-  return tree;
+  key_ = {std::ssize(plans_), stride_, most_nodes_};
+  key_.insert(key_.end(), most_rows_.begin(), most_rows_.end());
+  kernels::upload<BeamPlan>(backend_, device_plans_, plans_);
+  static_assert((kMaxPathLength * sizeof(std::int32_t)) % alignof(PathNode) == 0);
+  fetched_.resize(plans_.size() * (sizeof(PathTree) +
+                                   static_cast<std::size_t>(most_nodes_) * sizeof(PathNode)) +
+                  kMaxPathLength * sizeof(std::int32_t));
+}
+
+std::int32_t* BeamSearches::device_row_counts() const {
+  return reinterpret_cast<std::int32_t*>(device_trees() + plans_.size());
+}
+
+kernels::PathNode* BeamSearches::device_nodes() const {
+  return reinterpret_cast<PathNode*>(device_row_counts() + kMaxPathLength);
+}
+
+void BeamSearches::start() {
+  const std::int64_t searches = std::ssize(plans_);
+  const std::int64_t most_rows = *std::ranges::max_element(most_rows_);
+  const auto levels = std::ssize(most_rows_);
+  kernels::reserve<kernels::BeamState>(backend_, states_, searches);
+  kernels::reserve<kernels::Beam>(backend_, levels_, levels * stride_);
+  for (kernels::Buffer* rows : {&tokens_, &parents_, &hidden_rows_}) {
+    kernels::reserve<std::int32_t>(backend_, *rows, most_rows);
+  }
+  kernels::reserve<std::byte>(backend_, found_, std::ssize(fetched_));
+  level_ = 0;
+  place(true);
+}
+
+void BeamSearches::place(bool start) {
+  backend_.place_beams({.plans = device_plans_.as<BeamPlan>(),
+                        .states = states_.as<kernels::BeamState>(),
+                        .levels = levels_.as<kernels::Beam>(),
+                        .stride = stride_,
+                        .start = start,
+                        .tokens = tokens_.as<std::int32_t>(),
+                        .parent_rows = parents_.as<std::int32_t>(),
+                        .hidden_rows = hidden_rows_.as<std::int32_t>(),
+                        .num_rows = device_row_counts() + level_,
+                        .searches = std::ssize(plans_),
+                        .most_rows = most_rows_[level_]});
+}
+
+BeamSearches::Rows BeamSearches::rows() const {
+  Rows rows{tokens_.as<std::int32_t>(), parents_.as<std::int32_t>(),
+            hidden_rows_.as<std::int32_t>(), 0, level_ == 0};
+  if (level_ == std::ssize(most_rows_)) return rows;
+  rows.count = most_rows_[level_];
+  if (backend_.shares_host_memory()) {
+    backend_.synchronize();
+    rows.count = device_row_counts()[level_];
+  }
+  return rows;
+}
+
+void BeamSearches::extend(const DeviceCandidates& candidates) {
+  backend_.extend_beams({.plans = device_plans_.as<BeamPlan>(),
+                         .states = states_.as<kernels::BeamState>(),
+                         .levels = levels_.as<kernels::Beam>(),
+                         .stride = stride_,
+                         .ids = candidates.ids,
+                         .log_probs = candidates.log_probs,
+                         .counts = candidates.counts,
+                         .token_of = token_of_.as<std::int32_t>(),
+                         .k = candidates.k,
+                         .searches = std::ssize(plans_)});
+  if (++level_ < std::ssize(most_rows_)) place(false);
+}
+
+void BeamSearches::merge() {
+  backend_.merge_beams({.plans = device_plans_.as<BeamPlan>(),
+                        .states = states_.as<kernels::BeamState>(),
+                        .levels = levels_.as<kernels::Beam>(),
+                        .stride = stride_,
+                        .trees = device_trees(),
+                        .nodes = device_nodes(),
+                        .searches = std::ssize(plans_),
+                        .most_nodes = most_nodes_});
+}
+
+BeamSearches::Found BeamSearches::fetch(std::vector<TokenTree>& trees) {
+  trees.resize(requests_);
+  for (TokenTree& tree : trees) tree.clear();
+  if (plans_.empty()) return {};
+  backend_.download(fetched_.data(), found_.as<void>(), fetched_.size());
+  const auto* found_trees = reinterpret_cast<const PathTree*>(fetched_.data());
+  const auto* row_counts = reinterpret_cast<const std::int32_t*>(found_trees + plans_.size());
+  const auto* nodes = reinterpret_cast<const PathNode*>(row_counts + kMaxPathLength);
+
+  Found found;
+  // Levels after one without rows were not laid out.
+  for (std::size_t d = 0; d < most_rows_.size() && row_counts[d] > 0; ++d) {
+    found.rows += row_counts[d];
+  }
+  for (std::size_t s = 0; s < plans_.size(); ++s) {
+    const PathTree& merged = found_trees[s];
+    if (merged.end == kernels::BeamEnd::kNotFinite) ++found.non_finite;
+    TokenTree& tree = trees[index_[s]];
+    for (const PathNode& node : std::span(nodes, static_cast<std::size_t>(merged.nodes))) {
+      tree.add(node.parent, node.token, node.log_prob, node.score);
+    }
+    tree.unmerged_rows = merged.unmerged_rows;
+    tree.saved_rows = merged.saved_rows;
+    nodes += most_nodes_;
+  }
+  return found;
 }
 
 }  // namespace paceline::drafter

@@ -1,60 +1,87 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "drafter/candidates.h"
+#include "drafter/config.h"
 #include "drafter/drafter.h"
 #include "drafter/token_tree.h"
+#include "kernels/api.h"
 #include "kernels/params.h"
 
 namespace paceline::drafter {
 
-/// One request's beam search, one depth at a time.
+/// The beam searches of a draft, one level at a time for all requests together, where the backend
+/// computes (kernels/core/beams.h has the rules). From `start` to `merge` nothing but ops of the
+/// backend is called, so that it may repeat them; on a device the host does not wait in between.
 ///
-/// A beam's score is the sum of its tokens' scores (see candidate_scores). Of all beams' candidates
-/// the `width` of the largest score go on; ties go to the better beam, then to the lower token.
-/// Tokens of probability 0 are left out. All in double, so the choice is the same on every machine.
-class BeamSearch {
+/// searches.plan(requests);
+/// searches.start();
+/// while (searches.rows().count > 0) searches.extend(candidates of searches.rows());
+/// searches.merge();
+/// searches.fetch(trees);
+class BeamSearches {
  public:
-  BeamSearch(const DraftShape& shape, const kernels::SamplingRow& sampling, std::int32_t root);
+  /// The backend must outlive it.
+  BeamSearches(const DrafterConfig& config, kernels::Backend& backend);
 
-  /// No depth is left to be searched: the shape's is reached, its least chance is not, or a row was
-  /// not finite.
-  bool done() const { return failed_ || unlikely_ || depth() == shape_.depth || shape_.width == 0; }
-  bool failed() const { return failed_; }
-  /// Depth of the current beams; 0 at first, when there is one, the root.
-  std::int32_t depth() const { return static_cast<std::int32_t>(levels_.size()) - 1; }
+  /// Takes the requests whose shapes ask for a search. FatalError for what `Drafter::draft`
+  /// refuses.
+  void plan(std::span<const DraftRequest> requests);
+  bool empty() const { return plans_.empty(); }
+  /// Which ones those are.
+  const std::vector<std::size_t>& requests() const { return index_; }
+  /// All that the parameters of the ops depend on; the same until the next plan.
+  std::span<const std::int64_t> key() const { return key_; }
 
-  struct Beam {
-    std::int32_t token = -1;
-    std::int32_t parent = -1;  ///< among the beams of the depth before
-    float log_prob = 0;
-    double score = 0;
-    bool operator==(const Beam&) const = default;
+  void start();
+  /// The rows that the next level comes from, a beam each, in device memory.
+  struct Rows {
+    const std::int32_t* tokens = nullptr;       ///< [count]
+    const std::int32_t* parents = nullptr;      ///< [count], rows of the level before
+    const std::int32_t* hidden_rows = nullptr;  ///< [count]
+    /// 0 when all has been searched. Where the host can see which searches have ended, their rows
+    /// are not counted; on a device there are as many as there can be, the last ones perhaps idle.
+    std::int64_t count = 0;
+    bool first = false;  ///< the roots'
   };
-  /// The current beams, best first. Each needs its next tokens' log-probabilities.
-  const std::vector<Beam>& beams() const { return levels_.back(); }
+  Rows rows() const;
+  /// Goes one level deeper with candidates for each of rows().
+  void extend(const DeviceCandidates& candidates);
+  void merge();
 
-  /// Goes one deeper with candidates for each of beams().
-  void extend(const CandidateRows& candidates);
-
-  /// The beams merged by their prefixes, in the order in which a walk over the beams, best first,
-  /// meets the nodes, pruned to max_nodes; with any_candidate the max_nodes best of all candidates,
-  /// depth by depth. Empty if the search failed.
-  TokenTree tree() const;
+  struct Found {
+    std::int64_t rows = 0;        ///< all beams that were gone on with
+    std::int64_t non_finite = 0;  ///< searches that a row which was not finite ended
+  };
+  /// trees[i] is the tree of request i; empty where no search was asked for, or where a row was not
+  /// finite. The only time that the host waits for the device.
+  Found fetch(std::vector<TokenTree>& trees);
 
  private:
-  TokenTree tree_of_beams() const;
-  TokenTree tree_of_candidates() const;
+  void place(bool start);
+  kernels::PathTree* device_trees() const { return found_.as<kernels::PathTree>(); }
+  std::int32_t* device_row_counts() const;
+  kernels::PathNode* device_nodes() const;
 
-  DraftShape shape_;
-  kernels::SamplingRow sampling_;
-  bool failed_ = false;
-  bool unlikely_ = false;
-  std::vector<std::vector<Beam>> levels_;  // levels_[d]: the beams of depth d
-  // With any_candidate, seen_[d]: the max_nodes best candidates of depth d + 1, the beams first.
-  std::vector<std::vector<Beam>> seen_;
+  kernels::Backend& backend_;
+  std::int64_t outputs_;                  // of the head
+  std::size_t requests_ = 0;              // of the draft
+  std::vector<std::size_t> index_;        // the requests that are searched for
+  std::vector<kernels::BeamPlan> plans_;  // of them
+  std::vector<std::int64_t> most_rows_;   // of each level
+  std::vector<std::int64_t> key_;
+  std::int64_t stride_ = 0;      // of a level
+  std::int64_t most_nodes_ = 0;  // of a tree
+  std::int32_t level_ = 0;       // to be found next
+  std::vector<std::byte> fetched_;
+
+  kernels::Buffer token_of_;  // of the outputs; none: themselves
+  kernels::Buffer device_plans_, states_, levels_;
+  kernels::Buffer tokens_, parents_, hidden_rows_;  // of rows()
+  kernels::Buffer found_;  // trees [searches], rows of each level [kMaxPathLength], their nodes
 };
 
 }  // namespace paceline::drafter

@@ -3,24 +3,8 @@
 #include <algorithm>
 
 #include "kernels/core/device_memory.h"
-#include "kernels/core/sampling.h"
 
 namespace paceline::drafter {
-
-std::vector<double> candidate_scores(const kernels::SamplingRow& sampling,
-                                     std::span<const std::int32_t> tokens,
-                                     std::span<const float> log_probs) {
-  std::vector<double> scores(log_probs.begin(), log_probs.end());
-  if (!(sampling.temperature > 0) || scores.empty()) return scores;
-  const double temperature = sampling.temperature;
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    scores[i] = scores[i] / temperature +
-                kernels::sampling_noise(sampling, static_cast<std::uint32_t>(tokens[i]));
-  }
-  const double largest = *std::max_element(scores.begin(), scores.end());
-  for (double& score : scores) score -= largest;
-  return scores;
-}
 
 CandidateTable::CandidateTable(const DrafterConfig& config, kernels::Backend& backend)
     : config_(config), backend_(backend) {}
@@ -48,6 +32,11 @@ void CandidateTable::find(
                             .vocab = config_.num_outputs(),
                             .k = kCandidates});
   }
+}
+
+DeviceCandidates CandidateTable::device_rows() const {
+  return {device_tokens_.as<std::int32_t>(), device_log_probs_.as<float>(),
+          device_counts_.as<std::int32_t>(), kCandidates};
 }
 
 void CandidateTable::fetch() {

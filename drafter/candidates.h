@@ -28,17 +28,16 @@ struct CandidateRows {
   }
 };
 
-/// By what the candidates of one row are compared. At temperature 0 a token's score is its
-/// log-probability. At T > 0 it is a = log_prob / T + g, less the largest a of the row, where g is
-/// the noise that verification will use for that token at `sampling.index`
-/// (kernels/core/sampling.h): so drafts go where the sampled token will fall (drafter-invariant
-/// speculative decoding, Daliri et al. 2024). Never above 0; -inf for a probability of 0, or where
-/// T is so small that nothing else can win. In double: the same on every machine.
-std::vector<double> candidate_scores(const kernels::SamplingRow& sampling,
-                                     std::span<const std::int32_t> tokens,
-                                     std::span<const float> log_probs);
+/// What may follow each of some rows, in device memory, as `top_log_probs` gives it: ids are the
+/// head's outputs.
+struct DeviceCandidates {
+  const std::int32_t* ids = nullptr;     ///< [rows, k], the most probable first
+  const float* log_probs = nullptr;      ///< [rows, k]
+  const std::int32_t* counts = nullptr;  ///< [rows]; 0: the row was not finite
+  std::int32_t k = 0;
+};
 
-/// The candidates of rows of logits, found on the device and fetched together.
+/// The candidates of rows of logits, found on the device.
 class CandidateTable {
  public:
   /// The backend must outlive it.
@@ -51,6 +50,8 @@ class CandidateTable {
   /// so many at a time that their memory is bounded.
   void find(std::int64_t first, std::int64_t count,
             kernels::FunctionRef<const float*(std::int64_t begin, std::int64_t n)> logits);
+  /// All rows where they were found; valid until the next `resize`.
+  DeviceCandidates device_rows() const;
   /// Brings all rows to the host.
   void fetch();
   /// From row `first` on; valid until the next `resize` or `fetch`.

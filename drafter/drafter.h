@@ -10,8 +10,8 @@
 
 namespace paceline::drafter {
 
-inline constexpr int kMaxDraftWidth = 64;
-inline constexpr int kMaxDraftDepth = 16;
+inline constexpr int kMaxDraftWidth = kernels::kMaxBeams;
+inline constexpr int kMaxDraftDepth = kernels::kMaxPathLength;
 
 /// How much is drafted for one request in one step.
 struct DraftShape {

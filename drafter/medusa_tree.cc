@@ -6,6 +6,8 @@
 #include <queue>
 #include <utility>
 
+#include "kernels/core/beams.h"
+
 namespace paceline::drafter {
 namespace {
 
@@ -29,7 +31,7 @@ struct Worse {
 std::vector<RankedToken> ranked_tokens(const kernels::SamplingRow& sampling,
                                        std::span<const std::int32_t> tokens,
                                        std::span<const float> log_probs) {
-  const std::vector<double> scores = candidate_scores(sampling, tokens, log_probs);
+  const std::vector<double> scores = kernels::candidate_scores(sampling, tokens, log_probs);
   std::vector<RankedToken> ranked;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (!(scores[i] > -std::numeric_limits<double>::infinity())) continue;

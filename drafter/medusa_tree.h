@@ -14,7 +14,7 @@ namespace paceline::drafter {
 struct RankedToken {
   std::int32_t token = -1;
   float log_prob = 0;
-  double score = 0;  ///< see candidate_scores
+  double score = 0;  ///< see kernels::candidate_scores
 };
 
 /// Candidates of one row that can come at all, by score, ties to the lower token.

@@ -1,8 +1,8 @@
 #include "drafter/token_tree.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "kernels/core/beams.h"
 #include "kernels/core/error.h"
 
 namespace paceline::drafter {
@@ -73,22 +73,17 @@ void TokenTree::merge(const TokenTree& other) {
 
 void TokenTree::prune(std::int32_t most) {
   if (size() <= most) return;
-  std::vector<std::int32_t> order(nodes_.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto last = order.begin() + std::max(most, 0);
-  std::nth_element(order.begin(), last, order.end(), [&](std::int32_t a, std::int32_t b) {
-    return nodes_[a].score > nodes_[b].score || (nodes_[a].score == nodes_[b].score && a < b);
-  });
-  std::sort(order.begin(), last);
+  std::vector<double> scores;
+  for (const TreeNode& node : nodes_) scores.push_back(node.score);
   std::vector<std::int32_t> index_of(nodes_.size(), TreeNode::kRoot);
   std::vector<TreeNode> kept;
-  for (auto old = order.begin(); old != last; ++old) {
-    TreeNode node = nodes_[*old];
+  for (const std::int32_t old : kernels::best_indices(scores, most)) {
+    TreeNode node = nodes_[old];
     if (node.parent != TreeNode::kRoot) {
       node.parent = index_of[node.parent];
       check(node.parent != TreeNode::kRoot, "a node scores higher than its parent");
     }
-    index_of[*old] = static_cast<std::int32_t>(kept.size());
+    index_of[old] = static_cast<std::int32_t>(kept.size());
     kept.push_back(node);
   }
   nodes_ = std::move(kept);

@@ -28,6 +28,8 @@ class TokenEmbedding {
   /// out[m] = the row of tokens[m]. tokens [rows] and out [rows, hidden] are device memory; every
   /// rank makes the same calls with the same rows.
   virtual void forward(const std::int32_t* tokens, float* out, std::int64_t rows) = 0;
+  /// Whether `forward` does nothing but call ops of the backend, so that it may repeat them.
+  virtual bool stays_on_device() const { return false; }
 };
 
 }  // namespace paceline::drafter

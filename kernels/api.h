@@ -85,9 +85,14 @@ class Backend {
   virtual void place_columns(const PlaceColumnsParams& params) = 0;
   virtual void activate(const ActivateParams& params) = 0;
   virtual void top_log_probs(const TopLogProbsParams& params) = 0;
+  virtual void place_beams(const PlaceBeamsParams& params) = 0;
+  virtual void extend_beams(const ExtendBeamsParams& params) = 0;
+  virtual void merge_beams(const MergeBeamsParams& params) = 0;
+  virtual void accept_paths(const AcceptPathsParams& params) = 0;
   virtual void compact_kv(const CompactKvParams& params) = 0;
   virtual void select_tokens(const SelectTokensParams& params) = 0;
   virtual void largest_logits(const LargestLogitsParams& params) = 0;
+  virtual void merge_largest(const MergeLargestParams& params) = 0;
   virtual void token_log_probs(const TokenLogProbsParams& params) = 0;
   virtual void sum_words(const SumWordsParams& params) = 0;
 };

@@ -259,23 +259,6 @@ struct TopLogProbsParams {
 };
 inline constexpr std::int32_t kMaxTopLogProbs = 64;
 
-/// A key and value to be moved within their sequence, in every layer and head.
-struct KvMove {
-  std::int32_t sequence = 0;  // row of the page table
-  std::int32_t from = 0;      // slot
-  std::int32_t to = 0;        // slot, at most `from`
-  bool operator==(const KvMove&) const = default;
-};
-
-/// Moves keys and values into place, one move after the other. The moves of one sequence stand
-/// together, `to` ascending, so that none overwrites what a later one reads.
-struct CompactKvParams {
-  KvPool kv;
-  PageTable page_table;
-  const KvMove* moves = nullptr;  // [count]
-  std::int64_t count = 0;
-};
-
 /// How one row's token is chosen.
 struct SamplingRow {
   float temperature = 0;   // 0: greedy
@@ -283,6 +266,164 @@ struct SamplingRow {
   float top_p = 1;         // 1: off
   std::uint64_t seed = 0;
   std::uint64_t index = 0;  // the sampled token's index in its sequence (prompt included)
+};
+
+/// Beam search, many at a time (kernels/core/beams.h has the rules).
+inline constexpr std::int32_t kMaxBeams = 64;       // that a search goes on with
+inline constexpr std::int32_t kMaxPathLength = 16;  // tokens of a path
+
+/// A path that a search has found, by its last token.
+struct Beam {
+  std::int32_t token = -1;
+  std::int32_t parent = -1;  // among the beams of the level before
+  float log_prob = 0;        // of the token, given the path to it
+  double score = 0;          // of the path: the sum of its candidates' scores
+};
+
+/// What a search is asked for. Level d of all searches holds paths of d + 1 tokens; in each a
+/// search has `room` places from `first` on, for its best paths, the best first. The first `width`
+/// of them are its beams, which go on.
+struct BeamPlan {
+  SamplingRow sampling = {};       // of level 0; that of level d has d more as its index
+  double least_chance = 0;         // see BeamEnd::kUnlikely
+  std::int32_t root = 0;           // the token before all paths
+  std::int32_t hidden_row = 0;     // handed on to its rows
+  std::int32_t width = 0;          // 1 ... kMaxBeams
+  std::int32_t depth = 0;          // levels, 1 ... kMaxPathLength
+  std::int32_t room = 0;           // at least `width`
+  std::int32_t first = 0;          // first + room <= the stride of a level
+  std::int32_t most_nodes = 0;     // of its tree; 0: all
+  std::int32_t any_candidate = 0;  // 1: all places become nodes, not only the last beams' paths
+};
+
+enum class BeamEnd : std::int32_t {
+  kNone,      // it goes on
+  kDone,      // its depth is reached
+  kUnlikely,  // at temperature 0: its beams' probabilities sum to less than least_chance
+  kNotFinite  // a beam had no candidates: its row was not finite
+};
+
+/// How far a search has come.
+struct BeamState {
+  BeamEnd end = BeamEnd::kNone;
+  std::int32_t levels = 0;                   // found so far
+  std::int32_t first_row = 0;                // of the rows of its beams
+  std::int32_t places[kMaxPathLength] = {};  // of each level, those that are filled
+};
+
+/// Lays out the rows from which the searches' next level will come: a row for each beam of each
+/// search that goes on, one search after the other; with `start` searches begin, each with its root
+/// alone. states are updated. Rows from num_rows on get zeros.
+struct PlaceBeamsParams {
+  const BeamPlan* plans = nullptr;  // [searches]
+  BeamState* states = nullptr;      // [searches]
+  const Beam* levels = nullptr;     // [., stride]
+  std::int64_t stride = 0;
+  bool start = false;
+  std::int32_t* tokens = nullptr;       // [most_rows]
+  std::int32_t* parent_rows = nullptr;  // [most_rows]: each beam's parent's, of the rows before
+  std::int32_t* hidden_rows = nullptr;  // [most_rows]
+  std::int32_t* num_rows = nullptr;     // [1], at most most_rows
+  std::int64_t searches = 0;
+  std::int64_t most_rows = 0;
+};
+
+/// Finds the next level of each search that goes on, from the candidates that follow each of its
+/// rows, as top_log_probs gives them.
+struct ExtendBeamsParams {
+  const BeamPlan* plans = nullptr;  // [searches]
+  BeamState* states = nullptr;      // [searches]
+  Beam* levels = nullptr;           // [., stride]
+  std::int64_t stride = 0;
+  const std::int32_t* ids = nullptr;       // [rows, k]
+  const float* log_probs = nullptr;        // [rows, k]
+  const std::int32_t* counts = nullptr;    // [rows]
+  const std::int32_t* token_of = nullptr;  // [ids], ascending: the tokens that ids stand for; null:
+                                           // themselves
+  std::int32_t k = 0;                      // at most kMaxTopLogProbs
+  std::int64_t searches = 0;
+};
+
+/// A token of a tree of paths.
+struct PathNode {
+  std::int32_t token = -1;
+  std::int32_t parent = -1;  // a node that stands before it; -1: the root
+  std::int32_t depth = 0;    // 1 for the root's children
+  float log_prob = 0;        // of the beam whose last token it is
+  double score = 0;
+};
+
+struct PathTree {
+  BeamEnd end = BeamEnd::kNone;    // why its search ended
+  std::int32_t nodes = 0;          // 0 for kNotFinite
+  std::int64_t unmerged_rows = 0;  // that the paths, each with the root, would be on their own
+  std::int64_t saved_rows = 0;     // of those, before nodes were left out
+};
+
+/// The tree of each search: the paths of its last beams merged by their beginnings, nodes in the
+/// order in which a walk over the beams, best first, meets them; with any_candidate all places,
+/// level by level. Of more than most_nodes nodes those of the largest score stay, in their order,
+/// ties to the earlier.
+struct MergeBeamsParams {
+  const BeamPlan* plans = nullptr;    // [searches]
+  const BeamState* states = nullptr;  // [searches]
+  const Beam* levels = nullptr;       // [., stride]
+  std::int64_t stride = 0;
+  PathTree* trees = nullptr;  // [searches]
+  PathNode* nodes = nullptr;  // [searches, most_nodes]
+  std::int64_t searches = 0;
+  std::int64_t most_nodes = 0;
+};
+
+/// A tree that was verified: rows `first` (the root's) ... first + nodes, of those that a token was
+/// chosen for.
+struct AcceptPlan {
+  std::int32_t first = 0;
+  std::int32_t nodes = 0;
+  std::int32_t sequence = 0;     // row of the page table
+  std::int32_t first_slot = 0;   // node i waits in slot first_slot + i
+  std::int32_t most_tokens = 1;  // that its sequence still takes
+  std::int32_t stops = 1;        // 0: no stop token ends it
+};
+
+/// What was accepted of it.
+struct AcceptedPath {
+  std::int32_t sequence = 0;  // row of the page table
+  std::int32_t first_slot = 0;
+  std::int32_t token = -1;  // chosen after the last node (or the root): no node follows it
+  std::int32_t count = 0;   // nodes, whose tokens come before it
+  std::int32_t nodes[kMaxPathLength] = {};
+  bool operator==(const AcceptedPath&) const = default;
+};
+
+/// Verification by equality: from the root on, as long as the chosen token is none that ends a
+/// sequence (one of stop_tokens, -1, the last of most_tokens) and a child equals it, that child is
+/// accepted. tokens and parents are those of the nodes' rows, parents counted in nodes, -1 for the
+/// root; they stand before their children.
+///
+/// Example: nodes 0 ... 5 with the tokens a b c d e f, the paths a b c, a d e and a b f. Where a,
+/// b, f and g are chosen after the root and the nodes 0, 1 and 5, these three nodes are accepted,
+/// then the token g. Were f to end the sequence: 0 and 1, then f.
+struct AcceptPathsParams {
+  const AcceptPlan* plans = nullptr;          // [trees]
+  const std::int32_t* chosen = nullptr;       // [rows]
+  const std::int32_t* tokens = nullptr;       // [rows], not read of roots
+  const std::int32_t* parents = nullptr;      // [rows], not read of roots
+  const std::int32_t* stop_tokens = nullptr;  // [num_stop_tokens]
+  std::int64_t num_stop_tokens = 0;
+  AcceptedPath* paths = nullptr;      // [trees]
+  std::int32_t* last_rows = nullptr;  // [trees]: the row that each path's token was chosen for
+  std::int64_t trees = 0;
+};
+
+/// Moves the keys and values of each path's nodes, in every layer and head, from the slots they
+/// wait in to first_slot, first_slot + 1, ..., one after the other. Nodes ascend along a path, so
+/// that none overwrites what a later one reads.
+struct CompactKvParams {
+  KvPool kv;
+  PageTable page_table;
+  const AcceptedPath* paths = nullptr;  // [count], each of another sequence
+  std::int64_t count = 0;
 };
 
 /// The contract's fourth rule: tokens[r] is a function of (logits[r], sampling[r]) alone; -1 if a
@@ -308,6 +449,16 @@ struct LargestLogitsParams {
   LargestLogit* largest = nullptr;  // [rows]
   std::int64_t rows = 0;
   std::int64_t vocab = 0;
+};
+
+/// tokens[r] = that of the largest of the parts' largest logits, ties to the earlier part; -1 if
+/// one is not finite.
+struct MergeLargestParams {
+  const LargestLogit* parts = nullptr;      // [num_parts, rows]
+  const std::int32_t* first_ids = nullptr;  // [num_parts]: the token that a part's id 0 stands for
+  std::int32_t* tokens = nullptr;           // [rows]
+  std::int64_t num_parts = 0;
+  std::int64_t rows = 0;
 };
 
 /// log_probs[r] = log softmax(logits[r])[targets[r]], in double.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 
 namespace paceline::parallel {
@@ -112,6 +113,9 @@ VocabParallelLogits::VocabParallelLogits(ExchangeWorkspace& exchange,
   check_part(*weight_, parts[exchange.rank()]);
   for (const IndexRange& part : parts) per_row_.push_back(part.size());
   static_assert(sizeof(kernels::LargestLogit) % sizeof(float) == 0);
+  std::vector<std::int32_t> first_ids;
+  for (const IndexRange& part : parts) first_ids.push_back(static_cast<std::int32_t>(part.begin));
+  kernels::upload<std::int32_t>(exchange.backend(), first_ids_, first_ids);
   candidate_.assign(parts.size(), sizeof(kernels::LargestLogit) / sizeof(float));
 }
 
@@ -150,28 +154,11 @@ void VocabParallelLogits::largest(const float* part, std::int32_t* tokens, std::
                           .rows = rows,
                           .vocab = weight_->rows()});
   exchange_.gather();
-  found_.resize(static_cast<std::size_t>(rows) * per_row_.size());
-  backend.synchronize();
-  backend.download(found_.data(), blocks.all, found_.size() * sizeof(kernels::LargestLogit));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    kernels::LargestLogit best;
-    std::int32_t token = -1;
-    std::int64_t first_token = 0;
-    for (std::size_t r = 0; r < per_row_.size(); ++r) {
-      const kernels::LargestLogit& found =
-          found_[r * static_cast<std::size_t>(rows) + static_cast<std::size_t>(row)];
-      if (found.all_finite == 0) {
-        token = -1;
-        break;
-      }
-      if (found.id >= 0 && (token < 0 || found.logit > best.logit)) {
-        best = found;
-        token = static_cast<std::int32_t>(first_token) + found.id;
-      }
-      first_token += per_row_[r];
-    }
-    tokens[row] = token;
-  }
+  backend.merge_largest({.parts = reinterpret_cast<const kernels::LargestLogit*>(blocks.all),
+                         .first_ids = first_ids_.as<std::int32_t>(),
+                         .tokens = tokens,
+                         .num_parts = std::ssize(per_row_),
+                         .rows = rows});
 }
 
 }  // namespace paceline::parallel

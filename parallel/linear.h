@@ -92,7 +92,7 @@ class VocabParallelLogits {
   void forward_part(const float* in, float* out, std::int64_t rows);
   /// The token of the largest logit of each row, ties to the lower, on every rank, from their parts
   /// (not changed): what greedy decoding needs, 12 bytes a row and rank instead of the vocabulary.
-  /// -1 where a logit is not finite. tokens [M] is the host's.
+  /// -1 where a logit is not finite. tokens [M]
   void largest(const float* part, std::int32_t* tokens, std::int64_t rows);
 
  private:
@@ -101,7 +101,7 @@ class VocabParallelLogits {
   std::int64_t vocab_size_ = 0;
   std::vector<std::int64_t> per_row_;    // logits of each rank
   std::vector<std::int64_t> candidate_;  // floats of one candidate, for each rank
-  std::vector<kernels::LargestLogit> found_;
+  kernels::Buffer first_ids_;            // of each rank's part
 };
 
 }  // namespace paceline::parallel

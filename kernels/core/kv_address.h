@@ -56,7 +56,4 @@ PACELINE_HOST_DEVICE inline std::int32_t slot_of_position(const RowPlace& row,
   return position < row.base ? position : ancestors[row.first_ancestor + (position - row.base)];
 }
 
-/// Throws FatalError unless each move may follow the one before it (see CompactKvParams).
-void check_moves(const CompactKvParams& params);
-
 }  // namespace paceline::kernels

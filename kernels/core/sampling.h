@@ -68,4 +68,30 @@ PACELINE_HOST_DEVICE inline double sampling_noise(const SamplingRow& row, std::u
   return gumbel(sampling_numbers(row, id / 4)[id % 4]);
 }
 
+/// What MergeLargestParams says of one row.
+PACELINE_HOST_DEVICE inline std::int32_t largest_of_parts(const MergeLargestParams& params,
+                                                          std::int64_t row) {
+  LargestLogit best;
+  std::int32_t token = -1;
+  for (std::int64_t part = 0; part < params.num_parts; ++part) {
+    const LargestLogit& found = params.parts[part * params.rows + row];
+    if (found.all_finite == 0) return -1;
+    if (found.id < 0 || (token >= 0 && !(found.logit > best.logit))) continue;
+    best = found;
+    token = params.first_ids[part] + found.id;
+  }
+  return token;
+}
+
+/// By what a guess is compared with the other candidates of its row: at temperature 0 its
+/// log-probability; at T > 0 log_prob / T + g, where g is the noise that the token will be chosen
+/// with, so that drafts go where the sampled token will fall (drafter-invariant speculative
+/// decoding, Daliri et al. 2024).
+PACELINE_HOST_DEVICE inline double candidate_score(const SamplingRow& row, std::int32_t token,
+                                                   float log_prob) {
+  if (!(row.temperature > 0)) return log_prob;
+  return static_cast<double>(log_prob) / static_cast<double>(row.temperature) +
+         sampling_noise(row, static_cast<std::uint32_t>(token));
+}
+
 }  // namespace paceline::kernels

@@ -66,6 +66,10 @@ class CpuBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     cpu::top_log_probs(params, row_ops_, pool_);
   }
+  void place_beams(const PlaceBeamsParams& params) override { cpu::place_beams(params); }
+  void extend_beams(const ExtendBeamsParams& params) override { cpu::extend_beams(params, pool_); }
+  void merge_beams(const MergeBeamsParams& params) override { cpu::merge_beams(params, pool_); }
+  void accept_paths(const AcceptPathsParams& params) override { cpu::accept_paths(params); }
   void compact_kv(const CompactKvParams& params) override {
     cpu::compact_kv(params, row_ops_, pool_);
   }
@@ -75,6 +79,7 @@ class CpuBackend final : public Backend {
   void largest_logits(const LargestLogitsParams& params) override {
     cpu::largest_logits(params, row_ops_, pool_);
   }
+  void merge_largest(const MergeLargestParams& params) override { cpu::merge_largest(params); }
   void token_log_probs(const TokenLogProbsParams& params) override {
     cpu::token_log_probs(params, row_ops_, pool_);
   }

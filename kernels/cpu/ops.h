@@ -19,9 +19,14 @@ void join_rows(const JoinRowsParams& params, const RowOps& ops, ThreadPool& pool
 void place_columns(const PlaceColumnsParams& params, const RowOps& ops, ThreadPool& pool);
 void activate(const ActivateParams& params, const RowOps& ops, ThreadPool& pool);
 void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
+void place_beams(const PlaceBeamsParams& params);
+void extend_beams(const ExtendBeamsParams& params, ThreadPool& pool);
+void merge_beams(const MergeBeamsParams& params, ThreadPool& pool);
+void accept_paths(const AcceptPathsParams& params);
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);
 void largest_logits(const LargestLogitsParams& params, const RowOps& ops, ThreadPool& pool);
+void merge_largest(const MergeLargestParams& params);
 void token_log_probs(const TokenLogProbsParams& params, const RowOps& ops, ThreadPool& pool);
 void sum_words(const SumWordsParams& params, ThreadPool& pool);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/core/accept.h"
 #include "kernels/core/error.h"
 #include "kernels/core/kv_address.h"
 #include "kernels/core/reduction.h"
@@ -77,29 +78,36 @@ void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPoo
 }
 
 void compact_kv(const CompactKvParams& params, const RowOps&, ThreadPool& pool) {
-  check_moves(params);
+  check_paths(params);
   const KvPool& kv = params.kv;
   const std::size_t element = element_bytes(kv.format);
   const std::size_t bytes = static_cast<std::size_t>(kv.head_dim) * element;
+  const std::span paths(params.paths, static_cast<std::size_t>(params.count));
+  std::int64_t nodes = 0;
+  for (const AcceptedPath& path : paths) nodes += path.count;
+  if (nodes == 0) return;
   // A layer's keys, or its values, are moved by one thread, in order.
-  const std::int64_t per_part = params.count * kv.num_heads * kv.head_dim;
+  const auto move = [&](std::int64_t part, std::int32_t sequence, std::int32_t from_slot,
+                        std::int32_t to_slot) {
+    const auto offset = [&](std::int32_t slot, int head) {
+      return kv_offset(kv, params.page_table, sequence, slot, static_cast<int>(part / 2),
+                       static_cast<KvPart>(part % 2), head);
+    };
+    if (from_slot == to_slot) return;
+    for (int head = 0; head < kv.num_heads; ++head) {
+      const std::int64_t from = offset(from_slot, head);
+      const std::int64_t to = offset(to_slot, head);
+      std::memcpy(kv.data + static_cast<std::size_t>(to) * element,
+                  kv.data + static_cast<std::size_t>(from) * element, bytes);
+      if (kv.format == KvFormat::kInt8) kv_scale(kv, to, to_slot) = kv_scale(kv, from, from_slot);
+    }
+  };
+  const std::int64_t per_part = nodes * kv.num_heads * kv.head_dim;
   split(pool, 2 * kv.num_layers, rows_of(kCheapElements * 4, per_part), 1, [&](IndexRange parts) {
     for (std::int64_t part = parts.begin; part < parts.end; ++part) {
-      const auto offset = [&](const KvMove& move, std::int32_t slot, int head) {
-        return kv_offset(kv, params.page_table, move.sequence, slot, static_cast<int>(part / 2),
-                         static_cast<KvPart>(part % 2), head);
-      };
-      for (std::int64_t i = 0; i < params.count; ++i) {
-        const KvMove& move = params.moves[i];
-        if (move.from == move.to) continue;
-        for (int head = 0; head < kv.num_heads; ++head) {
-          const std::int64_t from = offset(move, move.from, head);
-          const std::int64_t to = offset(move, move.to, head);
-          std::memcpy(kv.data + static_cast<std::size_t>(to) * element,
-                      kv.data + static_cast<std::size_t>(from) * element, bytes);
-          if (kv.format == KvFormat::kInt8) {
-            kv_scale(kv, to, move.to) = kv_scale(kv, from, move.from);
-          }
+      for (const AcceptedPath& path : paths) {
+        for (std::int32_t i = 0; i < path.count; ++i) {
+          move(part, path.sequence, path.first_slot + path.nodes[i], path.first_slot + i);
         }
       }
     }

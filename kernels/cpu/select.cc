@@ -224,4 +224,10 @@ void largest_logits(const LargestLogitsParams& params, const RowOps& ops, Thread
   });
 }
 
+void merge_largest(const MergeLargestParams& params) {
+  for (std::int64_t row = 0; row < params.rows; ++row) {
+    params.tokens[row] = largest_of_parts(params, row);
+  }
+}
+
 }  // namespace paceline::kernels::cpu

@@ -142,12 +142,23 @@ class CudaBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     cuda::top_log_probs(params, stream());
   }
+  void place_beams(const PlaceBeamsParams& params) override { cuda::place_beams(params, stream()); }
+  void extend_beams(const ExtendBeamsParams& params) override {
+    cuda::extend_beams(params, stream());
+  }
+  void merge_beams(const MergeBeamsParams& params) override { cuda::merge_beams(params, stream()); }
+  void accept_paths(const AcceptPathsParams& params) override {
+    cuda::accept_paths(params, stream());
+  }
   void compact_kv(const CompactKvParams& params) override { cuda::compact_kv(params, stream()); }
   void select_tokens(const SelectTokensParams& params) override {
     cuda::select_tokens(params, stream());
   }
   void largest_logits(const LargestLogitsParams& params) override {
     cuda::largest_logits(params, stream());
+  }
+  void merge_largest(const MergeLargestParams& params) override {
+    cuda::merge_largest(params, stream());
   }
   void token_log_probs(const TokenLogProbsParams& params) override {
     cuda::token_log_probs(params, stream());

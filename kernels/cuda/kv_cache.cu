@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/core/accept.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
 #include "kernels/core/quantize.h"
@@ -88,39 +89,34 @@ __global__ void __launch_bounds__(kWarpThreads) store_int8_kernel(const RopeAppe
 
 constexpr int kMoveThreads = 64;
 
-/// Whether moves[i] may stand where it does (see CompactKvParams).
-__device__ bool in_order(const KvMove* moves, std::int64_t i, bool first) {
-  return moves[i].to >= 0 && moves[i].to <= moves[i].from &&
-         (first || moves[i - 1].to < moves[i].to);
-}
-
-// A block for each sequence's first move and each key or value row of a slot; those for other moves
-// have nothing to do. A thread makes all of the sequence's moves for its elements, the first one
-// also for an int8 row's scale, one after the other: what one overwrites an earlier one may have
-// read.
+// A block for each path and each key or value row of a slot. A thread makes all of the path's moves
+// for its elements, the first one also for an int8 row's scale, one after the other: what one
+// overwrites an earlier one may have read.
 template <typename Element>
 __global__ void __launch_bounds__(kMoveThreads) compact_kv_kernel(const CompactKvParams params) {
   const KvPool& kv = params.kv;
   const int rows = kv.num_layers * 2 * kv.num_heads;
-  const std::int64_t first = blockIdx.x / static_cast<unsigned>(rows);
-  const std::int32_t sequence = params.moves[first].sequence;
-  if (first > 0 && params.moves[first - 1].sequence == sequence) return;
+  const AcceptedPath& path = params.paths[blockIdx.x / static_cast<unsigned>(rows)];
   const int row = static_cast<int>(blockIdx.x % static_cast<unsigned>(rows));
   const int head = row % kv.num_heads;
   const auto part = static_cast<KvPart>(row / kv.num_heads % 2);
   const int layer = row / kv.num_heads / 2;
   auto* data = reinterpret_cast<Element*>(kv.data);
-  for (std::int64_t i = first; i < params.count && params.moves[i].sequence == sequence; ++i) {
-    if (!in_order(params.moves, i, i == first)) __trap();
+  if (path.count < 0 || path.count > kMaxPathLength) __trap();
+  for (std::int32_t i = 0; i < path.count; ++i) {
+    if (!in_order(path, i)) __trap();
+    if (path.nodes[i] == i) continue;
+    const std::int32_t from_slot = path.first_slot + path.nodes[i];
+    const std::int32_t to_slot = path.first_slot + i;
     const std::int64_t from =
-        kv_offset(kv, params.page_table, sequence, params.moves[i].from, layer, part, head);
+        kv_offset(kv, params.page_table, path.sequence, from_slot, layer, part, head);
     const std::int64_t to =
-        kv_offset(kv, params.page_table, sequence, params.moves[i].to, layer, part, head);
+        kv_offset(kv, params.page_table, path.sequence, to_slot, layer, part, head);
     for (int d = static_cast<int>(threadIdx.x); d < kv.head_dim; d += kMoveThreads) {
       data[to + d] = data[from + d];
     }
     if (kv.format == KvFormat::kInt8 && threadIdx.x == 0) {
-      kv_scale(kv, to, params.moves[i].to) = kv_scale(kv, from, params.moves[i].from);
+      kv_scale(kv, to, to_slot) = kv_scale(kv, from, from_slot);
     }
   }
 }

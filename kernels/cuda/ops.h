@@ -42,9 +42,14 @@ void join_rows(const JoinRowsParams& params, cudaStream_t stream);
 void place_columns(const PlaceColumnsParams& params, cudaStream_t stream);
 void activate(const ActivateParams& params, cudaStream_t stream);
 void top_log_probs(const TopLogProbsParams& params, cudaStream_t stream);
+void place_beams(const PlaceBeamsParams& params, cudaStream_t stream);
+void extend_beams(const ExtendBeamsParams& params, cudaStream_t stream);
+void merge_beams(const MergeBeamsParams& params, cudaStream_t stream);
+void accept_paths(const AcceptPathsParams& params, cudaStream_t stream);
 void compact_kv(const CompactKvParams& params, cudaStream_t stream);
 void select_tokens(const SelectTokensParams& params, cudaStream_t stream);
 void largest_logits(const LargestLogitsParams& params, cudaStream_t stream);
+void merge_largest(const MergeLargestParams& params, cudaStream_t stream);
 void token_log_probs(const TokenLogProbsParams& params, cudaStream_t stream);
 void sum_words(const SumWordsParams& params, cudaStream_t stream);
 

@@ -3,6 +3,7 @@
 
 #include "kernels/core/sampling.h"
 #include "kernels/cuda/block.h"
+#include "kernels/cuda/elements.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/token_order.h"
@@ -107,6 +108,12 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) params.largest[row] = found;
 }
 
+__global__ void merge_largest_kernel(const MergeLargestParams params) {
+  for (std::int64_t row = first_element(); row < params.rows; row += element_step()) {
+    params.tokens[row] = largest_of_parts(params, row);
+  }
+}
+
 }  // namespace
 
 void select_tokens(const SelectTokensParams& params, cudaStream_t stream) {
@@ -115,6 +122,10 @@ void select_tokens(const SelectTokensParams& params, cudaStream_t stream) {
 
 void largest_logits(const LargestLogitsParams& params, cudaStream_t stream) {
   launch("largest_logits", {params.rows, kThreads}, stream, largest_logits_kernel, params);
+}
+
+void merge_largest(const MergeLargestParams& params, cudaStream_t stream) {
+  launch("merge_largest", shape_of_elements(params.rows), stream, merge_largest_kernel, params);
 }
 
 }  // namespace paceline::kernels::cuda

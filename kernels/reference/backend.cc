@@ -50,12 +50,23 @@ class ReferenceBackend final : public Backend {
   void top_log_probs(const TopLogProbsParams& params) override {
     run(reference::top_log_probs, params);
   }
+  void place_beams(const PlaceBeamsParams& params) override { run(reference::place_beams, params); }
+  void extend_beams(const ExtendBeamsParams& params) override {
+    run(reference::extend_beams, params);
+  }
+  void merge_beams(const MergeBeamsParams& params) override { run(reference::merge_beams, params); }
+  void accept_paths(const AcceptPathsParams& params) override {
+    run(reference::accept_paths, params);
+  }
   void compact_kv(const CompactKvParams& params) override { run(reference::compact_kv, params); }
   void select_tokens(const SelectTokensParams& params) override {
     run(reference::select_tokens, params);
   }
   void largest_logits(const LargestLogitsParams& params) override {
     run(reference::largest_logits, params);
+  }
+  void merge_largest(const MergeLargestParams& params) override {
+    run(reference::merge_largest, params);
   }
   void token_log_probs(const TokenLogProbsParams& params) override {
     run(reference::token_log_probs, params);

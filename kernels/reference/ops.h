@@ -16,9 +16,14 @@ void join_rows(const JoinRowsParams& params);
 void place_columns(const PlaceColumnsParams& params);
 void activate(const ActivateParams& params);
 void top_log_probs(const TopLogProbsParams& params);
+void place_beams(const PlaceBeamsParams& params);
+void extend_beams(const ExtendBeamsParams& params);
+void merge_beams(const MergeBeamsParams& params);
+void accept_paths(const AcceptPathsParams& params);
 void compact_kv(const CompactKvParams& params);
 void select_tokens(const SelectTokensParams& params);
 void largest_logits(const LargestLogitsParams& params);
+void merge_largest(const MergeLargestParams& params);
 void token_log_probs(const TokenLogProbsParams& params);
 void sum_words(const SumWordsParams& params);
 

@@ -15,6 +15,7 @@ class ModelEmbedding final : public drafter::TokenEmbedding {
   void forward(const std::int32_t* tokens, float* out, std::int64_t rows) override {
     model_.embed(tokens, out, rows);
   }
+  bool stays_on_device() const override { return model_.stays_on_device(); }
 
  private:
   LlamaModel& model_;

@@ -70,14 +70,17 @@ PackedBatch batch_of(std::int32_t rows, const kernels::KvPool& cache) {
 
 Points measure_steps(const MeasuredEngine& engine, double patience) {
   const std::int32_t room = engine.cache.num_pages * engine.cache.page_size;
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(engine.max_rows));
+  const kernels::Buffer tokens =
+      engine.backend.allocate(static_cast<std::size_t>(engine.max_rows) * sizeof(std::int32_t));
   Points points;
   double spent = 0;
   for (const std::int32_t rows : sizes_up_to(std::min(engine.max_rows, room))) {
     const PackedBatch batch = batch_of(rows, engine.cache);
     const double seconds = shortest([&] {
       const float* hidden = engine.model.forward(batch, engine.cache);
-      engine.model.largest(engine.model.part_of_logits(hidden, rows), tokens.data(), rows);
+      engine.model.largest(engine.model.part_of_logits(hidden, rows), tokens.as<std::int32_t>(),
+                           rows);
+      engine.backend.synchronize();
     });
     points.push_back({rows, seconds});
     // Ranks must agree on when to stop.

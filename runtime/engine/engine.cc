@@ -23,6 +23,7 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
         "the scheduler and the cache differ in their pages");
   set_shape(drafting.shape);
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
+  kernels::upload<std::int32_t>(backend_, stop_tokens_, model.config().eos_token_ids);
   states_ =
       backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
 }
@@ -100,39 +101,65 @@ void Engine::apply(const Control& control) {
   stopped_ = control.stop;
 }
 
+// All of the batch that the device reads. Where it repeats steps their sizes are rounded up.
+void Engine::upload() {
+  if (model_.stays_on_device() && !backend_.shares_host_memory()) {
+    const SchedulerLimits& limits = scheduler_.limits();
+    pad(batch_, limits.max_rows, std::max(limits.max_sampled, limits.max_sequences));
+  }
+  all_greedy_ = std::ranges::none_of(
+      batch_.sampling, [](const kernels::SamplingRow& row) { return row.temperature > 0; });
+  model_.upload(batch_);
+  kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling);
+  kernels::upload<kernels::AcceptPlan>(backend_, accept_plans_, batch_.accept);
+  kernels::upload<std::int32_t>(backend_, tree_tokens_, batch_.tree_tokens);
+  kernels::upload<std::int32_t>(backend_, tree_parents_, batch_.tree_parents);
+}
+
+// Calls what a step does with the batch, or has the device repeat what it did for an earlier one of
+// the same sizes.
+void Engine::run(kernels::FunctionRef<void()> ops) {
+  if (!model_.stays_on_device()) return ops();
+  std::vector<std::int64_t> key = model_.sizes(batch_, cache_);
+  key.insert(key.end(), {reinterpret_cast<std::intptr_t>(this), std::ssize(batch_.sampled),
+                         all_greedy_ ? 1 : 0, drafting_.drafter != nullptr ? 1 : 0});
+  backend_.repeat(key, ops);
+}
+
 // Of the rows that a token is chosen for. Where all are greedy each rank keeps to its part of the
 // vocabulary.
 const float* Engine::logits(const float* hidden) {
-  all_greedy_ = std::ranges::none_of(
-      batch_.sampling, [](const kernels::SamplingRow& row) { return row.temperature > 0; });
   const auto rows = std::ssize(batch_.sampled_rows);
   return all_greedy_ ? model_.part_of_logits(hidden, rows) : model_.logits(hidden, rows);
 }
 
-std::vector<std::int32_t> Engine::select(const float* logits) {
-  const std::size_t rows = batch_.sampling.size();
-  std::vector<std::int32_t> tokens(rows);
-  if (rows == 0) return tokens;
+// Chooses a token after every row with logits.
+void Engine::select(const float* logits) {
+  const auto rows = std::ssize(batch_.sampling);
+  auto* chosen = kernels::reserve<std::int32_t>(backend_, tokens_, rows);
+  if (rows == 0) return;
   if (all_greedy_) {
-    model_.largest(logits, tokens.data(), std::ssize(tokens));
+    model_.largest(logits, chosen, rows);
   } else {
-    backend_.select_tokens(
-        {.logits = logits,
-         .sampling = kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling),
-         .tokens = kernels::reserve<std::int32_t>(backend_, tokens_, std::ssize(tokens)),
-         .rows = static_cast<std::int64_t>(rows),
-         .vocab = model_.config().vocab_size});
-    backend_.download(tokens.data(), tokens_.as<void>(), rows * sizeof(std::int32_t));
+    backend_.select_tokens({.logits = logits,
+                            .sampling = sampling_.as<kernels::SamplingRow>(),
+                            .tokens = chosen,
+                            .rows = rows,
+                            .vocab = model_.config().vocab_size});
   }
-  if (drafting_.override_choices) {
-    for (const SampledSequence& sampled : batch_.sampled) {
-      drafting_.override_choices(
-          *sampled.tree,
-          std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
-                                    static_cast<std::size_t>(sampled.tree->size()) + 1));
-    }
+}
+
+void Engine::override_choices() {
+  std::vector<std::int32_t> tokens(batch_.sampling.size());
+  const std::size_t bytes = tokens.size() * sizeof(std::int32_t);
+  backend_.download(tokens.data(), tokens_.as<void>(), bytes);
+  for (const SampledSequence& sampled : batch_.sampled) {
+    drafting_.override_choices(
+        *sampled.tree,
+        std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
+                                  static_cast<std::size_t>(sampled.tree->size()) + 1));
   }
-  return tokens;
+  backend_.upload(tokens_.as<void>(), tokens.data(), bytes);
 }
 
 EndReason Engine::end_after(const Sequence& sequence, std::int32_t generated,
@@ -145,28 +172,57 @@ EndReason Engine::end_after(const Sequence& sequence, std::int32_t generated,
   return generated == sequence.request.max_new_tokens ? EndReason::kLength : EndReason::kNone;
 }
 
-// Appends what was accepted. The keys and values of the accepted nodes, which wait in the slots of
-// their nodes, move to those of their positions; the last token is sampled and not fed yet.
+// Follows the chosen tokens through the trees, compacts the cache and keeps the hidden state of
+// each sequence's last accepted row; the device does it when it comes to it. The keys and values of
+// the accepted nodes, which wait in the slots of their nodes, move to those of their positions.
 //
 // Example: 9 known tokens, the tree a(b, c), a and c accepted, then t sampled: a is in place in
 // slot 9, c moves from slot 11 to 10, 11 tokens are computed and t is pending.
+void Engine::accept() {
+  const auto trees = std::ssize(batch_.sampled);
+  auto* paths = kernels::reserve<kernels::AcceptedPath>(backend_, accepted_paths_, trees);
+  auto* last_rows = kernels::reserve<std::int32_t>(backend_, last_rows_, trees);
+  backend_.accept_paths({.plans = accept_plans_.as<kernels::AcceptPlan>(),
+                         .chosen = tokens_.as<std::int32_t>(),
+                         .tokens = tree_tokens_.as<std::int32_t>(),
+                         .parents = tree_parents_.as<std::int32_t>(),
+                         .stop_tokens = stop_tokens_.as<std::int32_t>(),
+                         .num_stop_tokens = std::ssize(model_.config().eos_token_ids),
+                         .paths = paths,
+                         .last_rows = last_rows,
+                         .trees = trees});
+  if (drafting_.drafter == nullptr) return;
+  backend_.compact_kv(
+      {.kv = cache_, .page_table = model_.page_table(), .paths = paths, .count = trees});
+  backend_.gather_rows({.in = model_.hidden(),
+                        .index = last_rows,
+                        .out = states_.as<float>(),
+                        .rows = trees,
+                        .width = model_.config().hidden_size});
+}
+
+drafter::Accepted Engine::accepted_of(const SampledSequence& sampled,
+                                      const kernels::AcceptedPath& path) const {
+  drafter::Accepted accepted;
+  accepted.nodes.assign(path.nodes, path.nodes + path.count);
+  for (const std::int32_t node : accepted.nodes) {
+    accepted.tokens.push_back(sampled.tree->nodes()[static_cast<std::size_t>(node)].token);
+  }
+  accepted.tokens.push_back(path.token);
+  return accepted;
+}
+
+// Appends what was accepted; the last token is sampled and not fed yet.
 void Engine::append_accepted(const SampledSequence& sampled, const drafter::Accepted& accepted,
                              std::vector<TokenEvent>& events) {
   Sequence& sequence = *sampled.sequence;
-  const std::int32_t length = sequence.length();
   for (const std::int32_t token : accepted.tokens) {
     const EndReason reason = end_after(sequence, sequence.generated() + 1, token);
     if (token >= 0) sequence.tokens.push_back(token);
     events.push_back({sequence.request.uid, token, reason});
   }
-  for (std::size_t depth = 0; depth < accepted.nodes.size(); ++depth) {
-    const std::int32_t to = length + static_cast<std::int32_t>(depth);
-    const std::int32_t from = length + accepted.nodes[depth];
-    if (from != to) moves_.push_back({sampled.table_row, from, to});
-  }
   sequence.computed += static_cast<std::int32_t>(accepted.nodes.size());
-  sequence.hidden_row = static_cast<std::int32_t>(state_rows_.size());
-  state_rows_.push_back(sampled.first + accepted.last_row());
+  sequence.hidden_row = static_cast<std::int32_t>(&sampled - batch_.sampled.data());
 }
 
 void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Accepted& accepted) {
@@ -183,29 +239,12 @@ void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Acc
   stats_.saved_rows += tree.saved_rows;
 }
 
-// Compacts the cache and keeps the hidden state of each sequence's last accepted row.
-void Engine::settle(const float* hidden) {
-  if (!moves_.empty()) {
-    kernels::upload<kernels::KvMove>(backend_, moves_memory_, moves_);
-    backend_.compact_kv({.kv = cache_,
-                         .page_table = model_.page_table(),
-                         .moves = moves_memory_.as<kernels::KvMove>(),
-                         .count = static_cast<std::int64_t>(moves_.size())});
-  }
-  if (drafting_.drafter == nullptr) return;
-  kernels::upload<std::int32_t>(backend_, state_rows_memory_, state_rows_);
-  backend_.gather_rows({.in = hidden,
-                        .index = state_rows_memory_.as<std::int32_t>(),
-                        .out = states_.as<float>(),
-                        .rows = static_cast<std::int64_t>(state_rows_.size()),
-                        .width = model_.config().hidden_size});
-}
-
-std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden,
-                                       const std::vector<std::int32_t>& tokens) {
+// What the step came to, as soon as the device knows.
+std::vector<TokenEvent> Engine::record(const StepPlan& plan) {
+  paths_.resize(batch_.sampled.size());
+  backend_.download(paths_.data(), accepted_paths_.as<void>(),
+                    paths_.size() * sizeof(kernels::AcceptedPath));
   DecisionHash decisions;
-  moves_.clear();
-  state_rows_.clear();
   for (const PlannedRows& planned : plan.context) {
     planned.sequence->computed += planned.rows;
     stats_.context_rows += planned.rows;
@@ -218,24 +257,16 @@ std::vector<TokenEvent> Engine::accept(const StepPlan& plan, const float* hidden
   }
 
   std::vector<TokenEvent> events;
-  events.reserve(tokens.size());
-  for (const SampledSequence& sampled : batch_.sampled) {
-    const Sequence& sequence = *sampled.sequence;
-    const auto chosen =
-        std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
-                                  static_cast<std::size_t>(sampled.tree->size()) + 1);
-    std::int32_t generated = sequence.generated();
-    const drafter::Accepted accepted =
-        drafter::accept(*sampled.tree, chosen, [&](std::int32_t token) {
-          return end_after(sequence, ++generated, token) != EndReason::kNone;
-        });
+  events.reserve(batch_.sampling.size());
+  for (std::size_t i = 0; i < paths_.size(); ++i) {
+    const SampledSequence& sampled = batch_.sampled[i];
+    const drafter::Accepted accepted = accepted_of(sampled, paths_[i]);
     count_acceptance(*sampled.tree, accepted);
     if (!sampled.tree->empty()) {
-      drafting_.drafter->learn(*sampled.tree, accepted, draft_sampling(sequence));
+      drafting_.drafter->learn(*sampled.tree, accepted, draft_sampling(*sampled.sequence));
     }
     append_accepted(sampled, accepted, events);
   }
-  settle(hidden);
   for (const TokenEvent& event : events) {
     decisions.add(event.uid);
     decisions.add(static_cast<std::uint64_t>(static_cast<std::uint32_t>(event.token)));

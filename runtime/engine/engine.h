@@ -11,6 +11,7 @@
 #include "drafter/acceptance.h"
 #include "drafter/drafter.h"
 #include "kernels/api.h"
+#include "kernels/core/function_ref.h"
 #include "parallel/communicator.h"
 #include "runtime/drafting/draft_planner.h"
 #include "runtime/engine/agreement.h"
@@ -28,7 +29,9 @@ struct TokenEvent {
   EndReason end = EndReason::kNone;
 };
 
-/// Where the time of all steps went, in seconds.
+/// Where the time of all steps went, in seconds. What a GPU has been given to do the host waits for
+/// at the end of `draft` (for the trees) and in `accept` (for the tokens), which in a step that it
+/// repeats as a whole includes `forward` and `select`.
 struct PhaseTimes {
   double agree = 0;    // waiting for the other ranks' and the leader's word
   double plan = 0;     // scheduling and packing
@@ -104,14 +107,18 @@ class Engine {
   drafter::DraftShape next_shape();
   void draft(const StepPlan& plan);
   kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
+  void upload();
+  void run(kernels::FunctionRef<void()> ops);
   const float* logits(const float* hidden);
-  std::vector<std::int32_t> select(const float* logits);
-  std::vector<TokenEvent> accept(const StepPlan& plan, const float* hidden,
-                                 const std::vector<std::int32_t>& tokens);
+  void select(const float* logits);
+  void override_choices();
+  void accept();
+  drafter::Accepted accepted_of(const SampledSequence& sampled,
+                                const kernels::AcceptedPath& path) const;
+  std::vector<TokenEvent> record(const StepPlan& plan);
   void append_accepted(const SampledSequence& sampled, const drafter::Accepted& accepted,
                        std::vector<TokenEvent>& events);
   void count_acceptance(const drafter::TokenTree& tree, const drafter::Accepted& accepted);
-  void settle(const float* hidden);
   EndReason end_after(const Sequence& sequence, std::int32_t generated, std::int32_t token) const;
 
   LlamaModel& model_;
@@ -125,12 +132,13 @@ class Engine {
   bool all_greedy_ = false;                 // of the batch's choices
   std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
   std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
-  std::vector<kernels::KvMove> moves_;      // of accepted nodes
-  std::vector<std::int32_t> state_rows_;    // of this step's hidden states, those to keep
-  kernels::Buffer states_;                  // [max_sequences, hidden]: what was kept
-  kernels::Buffer sampling_;                // SamplingRow [R]
-  kernels::Buffer tokens_;                  // int32 [R]
-  kernels::Buffer moves_memory_, state_rows_memory_;
+  std::vector<kernels::AcceptedPath> paths_;
+  kernels::Buffer states_;    // [max_sequences, hidden]: of each sequence's last accepted row
+  kernels::Buffer sampling_;  // SamplingRow [R]
+  kernels::Buffer tokens_;    // int32 [R]: chosen
+  kernels::Buffer stop_tokens_;
+  // Of the batch's sampled sequences, as kernels::AcceptPathsParams has them.
+  kernels::Buffer accept_plans_, tree_tokens_, tree_parents_, accepted_paths_, last_rows_;
   std::uint64_t last_decisions_ = 0;
   bool stopped_ = false;
   EngineStats stats_;

@@ -51,16 +51,25 @@ void append_tree_rows(const Sequence& sequence, const drafter::TokenTree& tree, 
 void append_samples(const PlannedRows& planned, const drafter::TokenTree& tree, std::int32_t index,
                     PackedBatch& batch) {
   const Sequence& sequence = *planned.sequence;
-  batch.sampled.push_back({.sequence = planned.sequence,
-                           .table_row = index,
-                           .first = static_cast<std::int32_t>(batch.sampled_rows.size()),
-                           .tree = &tree});
+  const auto first = static_cast<std::int32_t>(batch.sampled_rows.size());
+  batch.sampled.push_back({.sequence = planned.sequence, .first = first, .tree = &tree});
+  batch.accept.push_back({.first = first,
+                          .nodes = tree.size(),
+                          .sequence = index,
+                          .first_slot = sequence.length(),
+                          .most_tokens = sequence.request.max_new_tokens - sequence.generated(),
+                          .stops = sequence.request.ignore_eos ? 0 : 1});
   const auto root = static_cast<std::int32_t>(batch.size()) - 1 - tree.size();
   batch.sampled_rows.push_back(root);
   batch.sampling.push_back(sequence.sampling(0));
+  batch.tree_tokens.push_back(sequence.tokens.back());
+  batch.tree_parents.push_back(drafter::TreeNode::kRoot);
   for (std::int32_t i = 0; i < tree.size(); ++i) {
+    const drafter::TreeNode& node = tree.nodes()[static_cast<std::size_t>(i)];
     batch.sampled_rows.push_back(root + 1 + i);
-    batch.sampling.push_back(sequence.sampling(tree.nodes()[static_cast<std::size_t>(i)].depth));
+    batch.sampling.push_back(sequence.sampling(node.depth));
+    batch.tree_tokens.push_back(node.token);
+    batch.tree_parents.push_back(node.parent);
   }
 }
 
@@ -84,7 +93,22 @@ void clear(PackedBatch& batch) {
   batch.sampled_rows.clear();
   batch.sampling.clear();
   batch.sampled.clear();
+  batch.accept.clear();
+  batch.tree_tokens.clear();
+  batch.tree_parents.clear();
   batch.page_stride = 0;
+}
+
+/// To one of eight sizes from each power of two to the next: 16, 18, 20, ..., 32, 36, ...
+std::int64_t rounded_up(std::int64_t size) {
+  const auto power = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(size)));
+  const std::int64_t step = std::max<std::int64_t>(1, power / 8);
+  return (size + step - 1) / step * step;
+}
+
+template <typename T>
+void repeat_last(std::vector<T>& values, std::int64_t size) {
+  if (!values.empty()) values.resize(static_cast<std::size_t>(size), T(values.back()));
 }
 
 }  // namespace
@@ -109,6 +133,21 @@ void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, Packe
   for (std::size_t i = 0; i < plan.generation.size(); ++i) {
     append(plan.generation[i], trees[i], index++, batch);
   }
+}
+
+void pad(PackedBatch& batch, std::int64_t most_rows, std::int64_t most_sampled) {
+  const auto padded = [](std::int64_t size, std::int64_t most) {
+    return std::max(size, std::min(rounded_up(size), most));
+  };
+  const std::int64_t rows = padded(batch.size(), most_rows);
+  repeat_last(batch.tokens, rows);
+  repeat_last(batch.positions, rows);
+  repeat_last(batch.rows, rows);
+  const std::int64_t sampled = padded(std::ssize(batch.sampled_rows), most_sampled);
+  repeat_last(batch.sampled_rows, sampled);
+  repeat_last(batch.sampling, sampled);
+  repeat_last(batch.tree_tokens, sampled);
+  repeat_last(batch.tree_parents, sampled);
 }
 
 }  // namespace paceline::runtime

@@ -14,7 +14,6 @@ namespace paceline::runtime {
 /// known token first, then those of its tree's nodes.
 struct SampledSequence {
   Sequence* sequence = nullptr;
-  std::int32_t table_row = 0;                // of the page table
   std::int32_t first = 0;                    // its first row with logits, counted among those
   const drafter::TokenTree* tree = nullptr;  // never null; empty for a prompt
 };
@@ -32,6 +31,10 @@ struct PackedBatch {
   std::vector<std::int32_t> sampled_rows;      // [R]: rows whose logits are needed
   std::vector<kernels::SamplingRow> sampling;  // [R]
   std::vector<SampledSequence> sampled;
+  // How their trees are walked when a token has been chosen for each of the R rows.
+  std::vector<kernels::AcceptPlan> accept;  // of each in `sampled`
+  std::vector<std::int32_t> tree_tokens;    // [R]; of a tree's root not read
+  std::vector<std::int32_t> tree_parents;   // [R]: nodes of the same tree, -1: its root
 
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
   kernels::PageTable host_page_table() const { return {page_table.data(), page_stride}; }
@@ -49,5 +52,10 @@ struct PackedBatch {
 ///   ancestors           |    9 9,10 9,11     (slots)
 ///   sampled             | 0  1  2  3
 void pack(const StepPlan& plan, std::span<const drafter::TokenTree> trees, PackedBatch& batch);
+
+/// Rounds the numbers of rows and of rows with logits up, so that fewer of them are different: by
+/// at most an eighth, and not beyond most_rows and most_sampled. The rows added repeat the last
+/// one: they compute what it does and write the same to the same slot, and nobody looks at them.
+void pad(PackedBatch& batch, std::int64_t most_rows, std::int64_t most_sampled);
 
 }  // namespace paceline::runtime

@@ -21,7 +21,8 @@ class PhaseClock {
 // The whole algorithm: agree on what came in; plan; guess a tree of next tokens for every request
 // in generation; feed prompt chunks, last tokens and trees as one packed batch; choose a token at
 // every node; accept the path on which the guesses equal the choices. Without a drafter the trees
-// are empty, and this is autoregressive decoding.
+// are empty, and this is autoregressive decoding. A device does what is inside of `run` on its own;
+// the host waits for it in `record`, and in `draft` for the trees.
 std::vector<TokenEvent> Engine::step(const Control& mine) {
   PhaseClock clock;
   hooks_.enter_phase("wait");
@@ -43,14 +44,20 @@ std::vector<TokenEvent> Engine::step(const Control& mine) {
 
   hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
   pack(plan, trees_, batch_);
-  const float* hidden = model_.forward(batch_, cache_);
-  const float* logits = this->logits(hidden);
-  clock.lap(stats_.time.forward);
-
-  const std::vector<std::int32_t> tokens = select(logits);
-  clock.lap(stats_.time.select);
-
-  std::vector<TokenEvent> events = accept(plan, hidden, tokens);
+  upload();
+  run([&] {
+    const float* hidden = model_.compute(batch_, cache_);
+    const float* logits = this->logits(hidden);
+    clock.lap(stats_.time.forward);
+    select(logits);
+    clock.lap(stats_.time.select);
+    if (!drafting_.override_choices) accept();
+  });
+  if (drafting_.override_choices) {
+    override_choices();
+    accept();
+  }
+  std::vector<TokenEvent> events = record(plan);
   clock.lap(stats_.time.accept);
   return events;
 }

@@ -1,7 +1,6 @@
 #include "runtime/model/llama.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "kernels/core/device_memory.h"
@@ -182,23 +181,20 @@ void LlamaModel::feed_forward(Layer& layer, parallel::ResidualStream& x, std::in
 }
 
 const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool& cache) {
-  const std::int64_t rows = batch.size();
-  const auto sampled = static_cast<std::int64_t>(batch.sampled_rows.size());
   upload(batch);
-  // Of the batch only its sizes are parameters; the rest is read on the device.
-  const std::array key = {static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(this)),
-                          static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(cache.data)),
-                          rows, sampled, batch.page_stride};
-  const auto step = [&] { compute(batch, cache); };
-  if (exchange_.stays_on_device()) {
-    backend_.repeat(key, step);
-  } else {
-    step();
-  }
+  if (!stays_on_device()) return compute(batch, cache);
+  backend_.repeat(sizes(batch, cache), [&] { compute(batch, cache); });
   return hidden_.as<float>();
 }
 
-void LlamaModel::compute(const PackedBatch& batch, const kernels::KvPool& cache) {
+// Of the batch only its sizes are parameters; the rest is read on the device.
+std::vector<std::int64_t> LlamaModel::sizes(const PackedBatch& batch,
+                                            const kernels::KvPool& cache) const {
+  return {reinterpret_cast<std::intptr_t>(this), reinterpret_cast<std::intptr_t>(cache.data),
+          batch.size(), std::ssize(batch.sampled_rows), batch.page_stride};
+}
+
+const float* LlamaModel::compute(const PackedBatch& batch, const kernels::KvPool& cache) {
   const std::int64_t rows = batch.size();
   const auto sampled = static_cast<std::int64_t>(batch.sampled_rows.size());
   backend_.rope_table({.positions = batch_.positions.as<std::int32_t>(),
@@ -226,6 +222,7 @@ void LlamaModel::compute(const PackedBatch& batch, const kernels::KvPool& cache)
                      .out = hidden_.as<float>(),
                      .rows = sampled,
                      .width = config_.hidden_size});
+  return hidden_.as<float>();
 }
 
 void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows) {

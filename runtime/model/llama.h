@@ -32,14 +32,23 @@ class LlamaModel {
   /// Feeds a packed batch: appends its keys and values to the cache and returns the hidden states,
   /// after the final norm, of batch.sampled_rows: [R, hidden], valid until the next forward.
   const float* forward(const PackedBatch& batch, const kernels::KvPool& cache);
+  /// The same in two: the batch's arrays go to the device, then from them come the hidden states.
+  /// Where `stays_on_device` the second does nothing but call ops of the backend, whose parameters
+  /// depend on `sizes` alone, so that it may repeat them.
+  void upload(const PackedBatch& batch);
+  const float* compute(const PackedBatch& batch, const kernels::KvPool& cache);
+  /// What it gave for the last batch.
+  const float* hidden() const { return hidden_.as<float>(); }
+  std::vector<std::int64_t> sizes(const PackedBatch& batch, const kernels::KvPool& cache) const;
+  bool stays_on_device() const { return exchange_.stays_on_device(); }
 
   /// Logits [rows, vocab] of hidden states [rows, hidden], rows <= max_sampled; on every rank,
   /// valid until the next call.
   const float* logits(const float* hidden, std::int64_t rows);
   /// The same, but only this rank's part of the vocabulary: what `largest` needs.
   const float* part_of_logits(const float* hidden, std::int64_t rows);
-  /// Greedy choices from the parts of all ranks: tokens [rows], in the host's memory, -1 where a
-  /// logit is not finite.
+  /// Greedy choices from the parts of all ranks: tokens [rows], on the device, -1 where a logit is
+  /// not finite.
   void largest(const float* part, std::int32_t* tokens, std::int64_t rows);
 
   /// The last batch's, on the device.
@@ -70,9 +79,6 @@ class LlamaModel {
   kernels::Buffer load_vector(const WeightReader& reader, const std::string& name, std::int64_t n,
                               kernels::IndexRange range);
   void allocate_step_memory(const Limits& limits);
-  void upload(const PackedBatch& batch);
-  /// From tokens to hidden states; the batch is on the device.
-  void compute(const PackedBatch& batch, const kernels::KvPool& cache);
   void attention(Layer& layer, int index, parallel::ResidualStream& x, const kernels::KvPool& cache,
                  const PackedBatch& batch);
   void feed_forward(Layer& layer, parallel::ResidualStream& x, std::int64_t rows);

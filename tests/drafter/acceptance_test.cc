@@ -4,59 +4,40 @@
 
 #include <set>
 
-#include "kernels/core/error.h"
+#include "kernels/api.h"
 #include "tests/drafter/random_tree.h"
+#include "tests/drafter/slow_acceptance.h"
 
 namespace paceline::drafter {
 namespace {
 
-TokenTree example() {
-  TokenTree tree;  // a b c, a d e, a b f
-  const std::int32_t a = tree.add(TreeNode::kRoot, 1, 0, 0);
-  const std::int32_t b = tree.add(a, 2, 0, 0);
-  tree.add(b, 3, 0, 0);
-  tree.add(tree.add(a, 4, 0, 0), 5, 0, 0);
-  tree.add(b, 6, 0, 0);
-  return tree;
-}
-
-constexpr auto never = [](std::int32_t) { return false; };
-
-TEST(Accept, FollowsTheChosenTokens) {
-  const Accepted accepted = accept(example(), Tokens{1, 2, 6, 9, 9, 9, 7}, never);
-  EXPECT_EQ(accepted.tokens, (Tokens{1, 2, 6, 7}));
-  EXPECT_EQ(accepted.nodes, (Tokens{0, 1, 5}));
-  EXPECT_EQ(accepted.last_row(), 6);
-  EXPECT_FALSE(accepted.ended);
-}
-
-TEST(Accept, AWrongDraftStillGivesOneToken) {
-  const Accepted accepted = accept(example(), Tokens{4, 2, 6, 9, 9, 9, 7}, never);
-  EXPECT_EQ(accepted.tokens, (Tokens{4}));
-  EXPECT_TRUE(accepted.nodes.empty());
-  EXPECT_EQ(accepted.last_row(), 0);
-}
-
-TEST(Accept, AnEmptyTreeIsPlainDecoding) {
-  const Accepted accepted = accept(TokenTree(), Tokens{4}, never);
-  EXPECT_EQ(accepted.tokens, (Tokens{4}));
-  EXPECT_EQ(accepted.last_row(), 0);
-}
-
-TEST(Accept, StopsWherePlainDecodingWould) {
-  const auto is_six = [](std::int32_t token) { return token == 6; };
-  const Accepted accepted = accept(example(), Tokens{1, 2, 6, 9, 9, 9, 7}, is_six);
-  EXPECT_EQ(accepted.tokens, (Tokens{1, 2, 6}));
-  EXPECT_EQ(accepted.nodes, (Tokens{0, 1}));
-  EXPECT_TRUE(accepted.ended);
-  // After two tokens, whatever they are.
-  int left = 2;
-  const auto length = [&](std::int32_t) { return --left == 0; };
-  EXPECT_EQ(accept(example(), Tokens{1, 2, 6, 9, 9, 9, 7}, length).tokens, (Tokens{1, 2}));
-}
-
-TEST(Accept, ATokenForEveryRow) {
-  EXPECT_THROW(accept(example(), Tokens{1, 2, 3}, never), FatalError);
+/// The op, for one tree, on the reference backend.
+Accepted accept(const TokenTree& tree, const Tokens& chosen, const Tokens& stop_tokens) {
+  Tokens tokens = {-1}, parents = {-1};
+  for (const TreeNode& node : tree.nodes()) {
+    tokens.push_back(node.token);
+    parents.push_back(node.parent);
+  }
+  const kernels::AcceptPlan plan{.nodes = tree.size(), .most_tokens = 1000};
+  kernels::AcceptedPath path;
+  std::int32_t last_row = -1;
+  kernels::make_reference_backend()->accept_paths({.plans = &plan,
+                                                   .chosen = chosen.data(),
+                                                   .tokens = tokens.data(),
+                                                   .parents = parents.data(),
+                                                   .stop_tokens = stop_tokens.data(),
+                                                   .num_stop_tokens = std::ssize(stop_tokens),
+                                                   .paths = &path,
+                                                   .last_rows = &last_row,
+                                                   .trees = 1});
+  Accepted accepted;
+  for (std::int32_t i = 0; i < path.count; ++i) {
+    accepted.nodes.push_back(path.nodes[i]);
+    accepted.tokens.push_back(tree.nodes()[path.nodes[i]].token);
+  }
+  accepted.tokens.push_back(path.token);
+  EXPECT_EQ(last_row, path.count == 0 ? 0 : accepted.nodes.back() + 1);
+  return accepted;
 }
 
 // A base model that chooses by a hash of what it has seen; decoded one token at a time, for as long
@@ -86,9 +67,9 @@ TEST(Accept, RandomTreesGiveWhatPlainDecodingGives) {
       plain.push_back(next(plain));
     } while (!ends(plain.back()) && paths.contains(plain));
 
-    const Accepted accepted = accept(tree, chosen, ends);
+    const Accepted accepted = accept(tree, chosen, {2});
+    EXPECT_EQ(accepted.nodes, slow_accept(tree, chosen, ends).nodes);
     EXPECT_EQ(accepted.tokens, plain);
-    EXPECT_EQ(accepted.ended, plain.back() == 2);
     ASSERT_EQ(accepted.nodes.size() + 1, plain.size());
     if (!accepted.nodes.empty()) {
       EXPECT_EQ(path_to(tree, accepted.nodes.back()), Tokens(plain.begin(), plain.end() - 1));

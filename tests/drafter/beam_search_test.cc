@@ -27,30 +27,65 @@ struct Continuations {
 /// A drafter's distribution as a function of the path alone.
 using Model = std::function<Continuations(const Tokens&)>;
 
-/// The search as the drafter runs it.
-BeamSearch run(const Model& model, const DraftShape& shape, const kernels::SamplingRow& sampling) {
-  BeamSearch search(shape, sampling, 0);
-  std::vector<Tokens> paths = {{}};
-  while (!search.done()) {
-    const std::size_t beams = search.beams().size();
-    Tokens tokens(beams * kCandidates), counts;
-    std::vector<float> log_probs(beams * kCandidates);
-    for (std::size_t b = 0; b < beams; ++b) {
-      const Continuations next = model(paths[b]);
-      std::copy(next.tokens.begin(), next.tokens.end(), tokens.begin() + b * kCandidates);
-      std::copy(next.log_probs.begin(), next.log_probs.end(), log_probs.begin() + b * kCandidates);
-      counts.push_back(static_cast<std::int32_t>(next.tokens.size()));
-    }
-    search.extend({tokens.data(), log_probs.data(), counts.data()});
-    if (search.failed()) break;
+/// What a search comes to.
+struct Searched {
+  TokenTree tree;
+  std::int32_t depth = 0;  // levels that were searched
+  BeamSearches::Found found;
+};
+
+/// The searches as the drafter runs them, one for each model.
+std::vector<Searched> run(kernels::Backend& backend, const std::vector<Model>& models,
+                          const std::vector<DraftRequest>& requests) {
+  DrafterConfig config;
+  config.vocab_size = 1 << 20;
+  BeamSearches searches(config, backend);
+  searches.plan(requests);
+  std::vector<Searched> results(requests.size());
+  std::vector<Tokens> paths;  // of the rows before
+  if (!searches.empty()) searches.start();
+  while (!searches.empty() && searches.rows().count > 0) {
+    const BeamSearches::Rows rows = searches.rows();
+    const auto count = static_cast<std::size_t>(rows.count);
     std::vector<Tokens> longer;
-    for (const BeamSearch::Beam& beam : search.beams()) {
-      longer.push_back(paths[beam.parent]);
-      longer.back().push_back(beam.token);
+    Tokens ids(count * kCandidates), counts;
+    std::vector<float> log_probs(count * kCandidates);
+    for (std::size_t row = 0; row < count; ++row) {
+      Tokens path;
+      if (!rows.first) {
+        path = paths[rows.parents[row]];
+        path.push_back(rows.tokens[row]);
+      }
+      const Continuations next = models[rows.hidden_rows[row]](path);
+      std::copy(next.tokens.begin(), next.tokens.end(), ids.begin() + row * kCandidates);
+      std::copy(next.log_probs.begin(), next.log_probs.end(),
+                log_probs.begin() + row * kCandidates);
+      counts.push_back(static_cast<std::int32_t>(next.tokens.size()));
+      results[rows.hidden_rows[row]].depth = static_cast<std::int32_t>(path.size()) + 1;
+      longer.push_back(path);
     }
+    searches.extend({ids.data(), log_probs.data(), counts.data(), kCandidates});
     paths = longer;
   }
-  return search;
+  if (!searches.empty()) searches.merge();
+  std::vector<TokenTree> trees;
+  const BeamSearches::Found found = searches.fetch(trees);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    results[i].tree = trees[i];
+    results[i].found = found;
+  }
+  return results;
+}
+
+DraftRequest request_of(const DraftShape& shape, const kernels::SamplingRow& sampling,
+                        std::int32_t model = 0) {
+  static const Tokens root = {0};
+  return {.tokens = root, .hidden_row = model, .sampling = sampling, .shape = shape};
+}
+
+Searched run(const Model& model, const DraftShape& shape, const kernels::SamplingRow& sampling) {
+  const auto backend = kernels::make_reference_backend();
+  return run(*backend, {model}, {request_of(shape, sampling)})[0];
 }
 
 struct Path {
@@ -125,13 +160,12 @@ TEST(BeamSearch, KeepsTheLargestJointProbabilities) {
     if (path[0] == 2) return {{5}, {0.0f}};
     return {{7, 8}, {-0.6f, -0.6f}};
   };
-  const BeamSearch search = run(model, {.width = 2, .depth = 2}, {});
-  EXPECT_EQ(search.beams(), (std::vector<BeamSearch::Beam>{{5, 1, 0.0f, -1.0},
-                                                           {7, 0, -0.6f, -0.5 + double{-0.6f}}}));
-  const TokenTree tree = search.tree();
+  const TokenTree tree = run(model, {.width = 2, .depth = 2}, {}).tree;
   ASSERT_EQ(tree.size(), 4);
   EXPECT_EQ(path_to(tree, 1), (Tokens{2, 5}));
+  EXPECT_EQ(tree.nodes()[1], (TreeNode{5, 0, 2, 0.0f, -1.0}));
   EXPECT_EQ(path_to(tree, 3), (Tokens{1, 7}));
+  EXPECT_EQ(tree.nodes()[3], (TreeNode{7, 2, 2, -0.6f, -0.5 + double{-0.6f}}));
   EXPECT_EQ(tree.unmerged_rows, 6);
   EXPECT_EQ(tree.saved_rows, 1);
 }
@@ -145,7 +179,7 @@ TEST(BeamSearch, AnyCandidateCanBecomeANode) {
   };
   const auto paths = [&](std::int32_t most) {
     const TokenTree tree =
-        run(model, {.width = 2, .depth = 2, .max_nodes = most, .any_candidate = true}, {}).tree();
+        run(model, {.width = 2, .depth = 2, .max_nodes = most, .any_candidate = true}, {}).tree;
     std::vector<Tokens> found;
     for (std::int32_t node = 0; node < tree.size(); ++node) found.push_back(path_to(tree, node));
     return found;
@@ -184,7 +218,7 @@ TEST(BeamSearch, TheBestOfAllCandidatesAreWhatTheSlowWayFinds) {
     }
     std::sort(expected.rbegin(), expected.rend());
     expected.resize(std::min<std::size_t>(expected.size(), shape.max_nodes));
-    const TokenTree tree = run(model, shape, sampling).tree();
+    const TokenTree tree = run(model, shape, sampling).tree;
     std::vector<double> scores;
     for (const TreeNode& node : tree.nodes()) scores.push_back(node.score);
     std::sort(scores.rbegin(), scores.rend());
@@ -204,7 +238,7 @@ TEST(BeamSearch, EndsWhereItsBeamsAreUnlikely) {
   const auto depth = [&](double least, float temperature) {
     kernels::SamplingRow sampling;
     sampling.temperature = temperature;
-    return run(model, {.width = 2, .depth = 4, .least_chance = least}, sampling).depth();
+    return run(model, {.width = 2, .depth = 4, .least_chance = least}, sampling).depth;
   };
   EXPECT_EQ(depth(0, 0), 4);
   EXPECT_EQ(depth(0.65, 0), 1);
@@ -217,14 +251,10 @@ TEST(BeamSearch, EndsWhereItsBeamsAreUnlikely) {
 // Equal scores: the better beam's first, then the lower token, however the candidates are ordered.
 TEST(BeamSearch, TiesHaveAnOrder) {
   const Model model = [](const Tokens&) -> Continuations { return {{4, 2, 9}, {-1, -1, -1}}; };
-  const BeamSearch search = run(model, {.width = 4, .depth = 2}, {});
-  Tokens tokens, parents;
-  for (const BeamSearch::Beam& beam : search.beams()) {
-    tokens.push_back(beam.token);
-    parents.push_back(beam.parent);
-  }
-  EXPECT_EQ(tokens, (Tokens{2, 4, 9, 2}));
-  EXPECT_EQ(parents, (Tokens{0, 0, 0, 1}));
+  const TokenTree tree = run(model, {.width = 4, .depth = 2}, {}).tree;
+  std::vector<Tokens> found;
+  for (std::int32_t node = 0; node < tree.size(); ++node) found.push_back(path_to(tree, node));
+  EXPECT_EQ(found, (std::vector<Tokens>{{2}, {2, 2}, {2, 4}, {2, 9}, {4}, {4, 2}}));
 }
 
 TEST(BeamSearch, ARowThatIsNotFiniteEmptiesTheTree) {
@@ -232,17 +262,56 @@ TEST(BeamSearch, ARowThatIsNotFiniteEmptiesTheTree) {
     if (path == Tokens{2}) return {};
     return {{1, 2}, {-0.5f, -0.6f}};
   };
-  const BeamSearch search = run(model, {.width = 2, .depth = 3}, {});
-  EXPECT_TRUE(search.failed());
-  EXPECT_TRUE(search.done());
-  EXPECT_TRUE(search.tree().empty());
+  const Searched searched = run(model, {.width = 2, .depth = 3}, {});
+  EXPECT_EQ(searched.found.non_finite, 1);
+  EXPECT_EQ(searched.depth, 2);
+  EXPECT_TRUE(searched.tree.empty());
 }
 
 TEST(BeamSearch, NothingIsDraftedWithoutWidthOrDepth) {
-  EXPECT_TRUE(BeamSearch({.width = 0, .depth = 4}, {}, 7).done());
-  EXPECT_TRUE(BeamSearch({.width = 4, .depth = 0}, {}, 7).tree().empty());
-  BeamSearch ended({.width = 4, .depth = 0}, {}, 7);
-  EXPECT_THROW(ended.extend({}), FatalError);
+  const Model never = [](const Tokens&) -> Continuations { throw FatalError("searched"); };
+  for (const DraftShape& shape : {DraftShape{.width = 0, .depth = 4}, {.width = 4, .depth = 0}}) {
+    const Searched searched = run(never, shape, {});
+    EXPECT_EQ(searched.found.rows, 0);
+    EXPECT_TRUE(searched.tree.empty());
+  }
+}
+
+// Searches of all shapes at once, ending at different depths, are each what it is alone.
+TEST(BeamSearch, SearchesDoNotMindEachOther) {
+  std::mt19937 random(9);
+  const auto backend = kernels::make_cpu_backend({.threads = 3});
+  for (int round = 0; round < 20; ++round) {
+    std::vector<Model> models;
+    std::vector<DraftRequest> requests;
+    for (std::int32_t i = 0; i < 9; ++i) {
+      models.push_back(random_model(static_cast<std::uint32_t>(random()),
+                                    2 + static_cast<int>(random() % 60), i % 2 == 0));
+      if (i % 4 == 3) {  // not finite from some depth on
+        models.back() = [depth = random() % 4, model = models.back()](const Tokens& path) {
+          return path.size() == depth ? Continuations{} : model(path);
+        };
+      }
+      DraftShape shape{.width = static_cast<std::int32_t>(random() % 7),
+                       .depth = static_cast<std::int32_t>(random() % 6)};
+      if (random() % 2 == 0) shape.max_nodes = 1 + static_cast<std::int32_t>(random() % 30);
+      shape.any_candidate = random() % 2 == 0;
+      if (i % 3 == 0) shape.least_chance = 0.3;
+      kernels::SamplingRow sampling;
+      sampling.temperature = random() % 2 == 0 ? 0.0f : 0.7f;
+      sampling.seed = random();
+      requests.push_back(request_of(shape, sampling, i));
+    }
+    const std::vector<Searched> together = run(*backend, models, requests);
+    std::int64_t rows = 0;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const Searched alone = run(models[i], requests[i].shape, requests[i].sampling);
+      EXPECT_EQ(together[i].tree, alone.tree);
+      EXPECT_EQ(together[i].depth, alone.depth);
+      rows += alone.found.rows;
+    }
+    EXPECT_EQ(together[0].found.rows, rows);
+  }
 }
 
 TEST(BeamSearch, RandomModelsGiveTheSlowWaysBeams) {
@@ -257,24 +326,26 @@ TEST(BeamSearch, RandomModelsGiveTheSlowWaysBeams) {
     sampling.temperature = round % 3 == 0 ? 0.0f : static_cast<float>(random() % 20) / 10;
     sampling.seed = random();
     sampling.index = random() % 1000;
-    const BeamSearch search = run(model, shape, sampling);
+    const TokenTree tree = run(model, shape, sampling).tree;
     const std::vector<Path> expected = slow_beams(model, shape, sampling);
-    ASSERT_EQ(search.beams().size(), expected.size());
 
     // The tree: what a walk over the slow beams meets first.
-    const TokenTree tree = search.tree();
     std::vector<Tokens> met;
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_EQ(search.beams()[i].score, expected[i].score);
-      for (std::size_t length = 1; length <= expected[i].tokens.size(); ++length) {
-        const Tokens prefix(expected[i].tokens.begin(), expected[i].tokens.begin() + length);
+    for (const Path& path : expected) {
+      for (std::size_t length = 1; length <= path.tokens.size(); ++length) {
+        const Tokens prefix(path.tokens.begin(), path.tokens.begin() + length);
         if (std::find(met.begin(), met.end(), prefix) == met.end()) met.push_back(prefix);
       }
     }
     ASSERT_EQ(static_cast<std::size_t>(tree.size()), met.size());
     for (std::int32_t node = 0; node < tree.size(); ++node) {
       EXPECT_EQ(path_to(tree, node), met[node]);
+      for (const Path& path : expected) {
+        if (path.tokens != met[node]) continue;
+        EXPECT_EQ(tree.nodes()[node].score, path.score);
+      }
     }
+    EXPECT_EQ(tree.unmerged_rows, static_cast<std::int64_t>(expected.size()) * (shape.depth + 1));
     EXPECT_EQ(tree.saved_rows, tree.unmerged_rows - tree.size() - 1);
   }
 }
@@ -307,7 +378,7 @@ TEST(BeamSearch, TheNoisyBeamIsTheSampledText) {
       }
       sampled.push_back(best);
     }
-    const TokenTree tree = run(model, {.width = 1, .depth = 4}, sampling).tree();
+    const TokenTree tree = run(model, {.width = 1, .depth = 4}, sampling).tree;
     ASSERT_EQ(tree.size(), 4);
     EXPECT_EQ(path_to(tree, 3), sampled);
     EXPECT_EQ(tree.nodes()[3].score, 0);

@@ -33,7 +33,7 @@ TEST(AcceptanceCalibration, LearnsOfThoseWhoseParentWasAccepted) {
   AcceptanceCalibration calibration;
   // 2 was chosen: 1 was tried and failed, 2 was right, and of 3 nothing is known.
   for (int i = 0; i < 94; ++i) {
-    calibration.learn(tree, {.tokens = {2, 7}, .nodes = {1}, .ended = false}, false);
+    calibration.learn(tree, {.tokens = {2, 7}, .nodes = {1}}, false);
   }
   EXPECT_NEAR(calibration.chance(tree.nodes()[0], false), (0 + 6 * 0.9) / 100, 1e-12);
   EXPECT_NEAR(calibration.chance(tree.nodes()[1], false), (94 + 6 * 0.1) / 100, 1e-12);
@@ -46,7 +46,7 @@ TEST(AcceptanceCalibration, LearnsOfThoseWhoseParentWasAccepted) {
 TEST(AcceptanceCalibration, TheLastTokenCounts) {
   const TokenTree tree = small_tree();
   AcceptanceCalibration calibration;
-  calibration.learn(tree, {.tokens = {1}, .nodes = {}, .ended = true}, false);
+  calibration.learn(tree, {.tokens = {1}, .nodes = {}}, false);
   EXPECT_GT(calibration.chance(tree.nodes()[0], false), 0.9);
   EXPECT_LT(calibration.chance(tree.nodes()[1], false), 0.1);
   EXPECT_NEAR(calibration.chance(tree.nodes()[2], false), 0.5, 1e-12);
@@ -60,8 +60,8 @@ TEST(AcceptanceCalibration, ConvergesToWhatIsAccepted) {
   AcceptanceCalibration calibration;
   std::mt19937 random(3);
   for (int i = 0; i < 20000; ++i) {
-    const Accepted hit{.tokens = {5, 9}, .nodes = {0}, .ended = false};
-    const Accepted miss{.tokens = {6}, .nodes = {}, .ended = false};
+    const Accepted hit{.tokens = {5, 9}, .nodes = {0}};
+    const Accepted miss{.tokens = {6}, .nodes = {}};
     calibration.learn(tree, random() % 10 < 3 ? hit : miss, false);
   }
   EXPECT_NEAR(calibration.chance(tree.nodes()[0], false), 0.3, 0.03);
@@ -80,7 +80,7 @@ TEST(AcceptanceCalibration, PutsTwoDraftersOnOneScale) {
   tree.merge(loud);
   AcceptanceCalibration calibration;
   for (int i = 0; i < 50; ++i) {
-    calibration.learn(tree, {.tokens = {1, 9}, .nodes = {0}, .ended = false}, false);
+    calibration.learn(tree, {.tokens = {1, 9}, .nodes = {0}}, false);
   }
   calibration.rate(tree, false);
   tree.prune(1);

@@ -54,6 +54,7 @@ class TableEmbedding final : public TokenEmbedding {
   void forward(const std::int32_t* tokens, float* out, std::int64_t rows) override {
     backend_.embed({.table = table_.get(), .tokens = tokens, .out = out, .rows = rows});
   }
+  bool stays_on_device() const override { return true; }
 
  private:
   kernels::Backend& backend_;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -13,7 +14,16 @@
 namespace paceline::kernels {
 namespace {
 
-using Moves = std::vector<KvMove>;
+using Paths = std::vector<AcceptedPath>;
+
+/// The nodes accepted of a tree whose nodes wait from slot `first_slot` on.
+AcceptedPath path_of(std::int32_t sequence, std::int32_t first_slot,
+                     const std::vector<std::int32_t>& nodes) {
+  AcceptedPath path{.sequence = sequence, .first_slot = first_slot};
+  path.count = static_cast<std::int32_t>(nodes.size());
+  std::ranges::copy(nodes, path.nodes);
+  return path;
+}
 
 /// Two sequences of three pages each in a cache whose bytes are all different from their
 /// neighbours'.
@@ -28,8 +38,8 @@ struct Cache {
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
 
-  CompactKvParams params(const Moves& moves) const {
-    return {pool, {pages.data(), 3}, moves.data(), static_cast<std::int64_t>(moves.size())};
+  CompactKvParams params(const Paths& paths) const {
+    return {pool, {pages.data(), 3}, paths.data(), static_cast<std::int64_t>(paths.size())};
   }
   /// A key's or value's elements and, if it has one, its scale.
   std::vector<std::byte> row(std::int32_t sequence, std::int32_t slot, int layer, KvPart part,
@@ -51,22 +61,25 @@ struct Cache {
   std::vector<std::byte> bytes;
 };
 
-// A sequence of 14 tokens drafted nodes in slots 14 ... 20 and accepted those in 15, 18 and 17:
+// A sequence of 14 tokens drafted nodes in slots 14 ... 20 and accepted those in 15, 17 and 18:
 // they move to 14, 15 and 16, the last two over a page's end.
 TEST(CompactKv, MovesAcceptedNodesIntoPlace) {
-  const Moves moves = {{0, 15, 14}, {0, 18, 15}, {0, 17, 16}, {1, 40, 40}, {1, 42, 41}};
+  const Paths paths = {path_of(0, 14, {1, 3, 4}), path_of(1, 40, {0, 2})};
   for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     const Cache before(format);
     Cache after(format);
-    reference::compact_kv(after.params(moves));
+    reference::compact_kv(after.params(paths));
     for (int layer = 0; layer < 3; ++layer) {
       for (const KvPart part : {KvPart::kKey, KvPart::kValue}) {
         for (int head = 0; head < 2; ++head) {
           for (std::int32_t sequence = 0; sequence < 2; ++sequence) {
             for (std::int32_t slot = 0; slot < 48; ++slot) {
               std::int32_t from = slot;
-              for (const KvMove& move : moves) {
-                if (move.sequence == sequence && move.to == slot) from = move.from;
+              for (const AcceptedPath& path : paths) {
+                const std::int32_t i = slot - path.first_slot;
+                if (path.sequence == sequence && i >= 0 && i < path.count) {
+                  from = path.first_slot + path.nodes[i];
+                }
               }
               EXPECT_EQ(after.row(sequence, slot, layer, part, head),
                         before.row(sequence, from, layer, part, head))
@@ -78,7 +91,7 @@ TEST(CompactKv, MovesAcceptedNodesIntoPlace) {
     }
     on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
       Cache cache(format);
-      cpu::compact_kv(cache.params(moves), ops, pool);
+      cpu::compact_kv(cache.params(paths), ops, pool);
       EXPECT_EQ(cache.bytes, after.bytes);
     });
   }
@@ -86,8 +99,8 @@ TEST(CompactKv, MovesAcceptedNodesIntoPlace) {
 
 TEST(CompactKv, ARankWithoutHeadsMovesNothing) {
   Cache cache(KvFormat::kFp32);
-  const Moves moves = {{0, 15, 14}};
-  CompactKvParams params = cache.params(moves);
+  const Paths paths = {path_of(0, 14, {1})};
+  CompactKvParams params = cache.params(paths);
   params.kv.num_heads = 0;
   const std::vector<std::byte> before = cache.bytes;
   reference::compact_kv(params);
@@ -98,12 +111,14 @@ TEST(CompactKv, ARankWithoutHeadsMovesNothing) {
 }
 
 TEST(CompactKv, RefusesMovesThatOverwriteWhatIsStillToBeRead) {
-  for (const Moves& moves :
-       {Moves{{0, 3, 4}}, {{0, 5, -1}}, {{0, 8, 5}, {0, 9, 5}}, {{1, 8, 5}, {1, 9, 4}}}) {
+  AcceptedPath too_long;
+  too_long.count = kMaxPathLength + 1;
+  for (const Paths& paths :
+       {Paths{path_of(0, 3, {-1})}, {path_of(0, 5, {3, 3})}, {path_of(1, 5, {4, 2})}, {too_long}}) {
     Cache cache(KvFormat::kBf16);
-    EXPECT_THROW(reference::compact_kv(cache.params(moves)), FatalError);
+    EXPECT_THROW(reference::compact_kv(cache.params(paths)), FatalError);
     on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
-      EXPECT_THROW(cpu::compact_kv(cache.params(moves), ops, pool), FatalError);
+      EXPECT_THROW(cpu::compact_kv(cache.params(paths), ops, pool), FatalError);
     });
   }
 }

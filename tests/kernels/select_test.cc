@@ -89,6 +89,21 @@ TEST(LargestLogits, OfARealVocabulary) {
   EXPECT_EQ(largest(logits, 2)[1].all_finite, 0);
 }
 
+// Three parts of a vocabulary, the second without tokens: of equals the first part's wins.
+TEST(MergeLargest, IsTheLargestOfAllParts) {
+  const std::vector<LargestLogit> parts = {{1, 4, 1},  {2, 0, 1},  {5, 3, 1},   //
+                                           {0, -1, 1}, {0, -1, 1}, {0, -1, 1},  //
+                                           {3, 2, 1},  {2, 6, 1},  {9, 1, 0}};
+  const std::vector<std::int32_t> first_ids = {0, 10, 10};
+  std::vector<std::int32_t> tokens(3);
+  const MergeLargestParams params{parts.data(), first_ids.data(), tokens.data(), 3, 3};
+  reference::merge_largest(params);
+  EXPECT_EQ(tokens, (std::vector<std::int32_t>{12, 0, -1}));
+  tokens.assign(3, 7);
+  cpu::merge_largest(params);
+  EXPECT_EQ(tokens, (std::vector<std::int32_t>{12, 0, -1}));
+}
+
 TEST(LargestLogits, NoVocabularyHasNone) {
   on_every_cpu([](const cpu::RowOps& ops, ThreadPool& pool) {
     LargestLogit found{1, 1, 0};

@@ -16,7 +16,7 @@ namespace {
 
 using Floats = std::vector<float>;
 using Bytes = std::vector<std::byte>;
-using Moves = std::vector<KvMove>;
+using Paths = std::vector<AcceptedPath>;
 
 constexpr int kNumHeads = 3;
 constexpr std::int64_t kRows = 3;
@@ -97,23 +97,32 @@ TEST(CudaRopeAppend, RefusesHeadsThatHaveNoPairs) {
   EXPECT_THROW(cuda::rope_append(params, nullptr), FatalError);
 }
 
-CompactKvParams compact_params(const Cache& cache, const Moves& moves) {
-  return {cache.pool, cache.table(), moves.data(), static_cast<std::int64_t>(moves.size())};
+/// The nodes accepted of a tree whose nodes wait from slot `first_slot` on.
+AcceptedPath path_of(std::int32_t sequence, std::int32_t first_slot,
+                     const std::vector<std::int32_t>& nodes) {
+  AcceptedPath path{.sequence = sequence, .first_slot = first_slot};
+  path.count = static_cast<std::int32_t>(nodes.size());
+  std::ranges::copy(nodes, path.nodes);
+  return path;
 }
 
-// Slots 15, 18 and 17 of one sequence move to 14, 15 and 16: the second overwrites what the first
-// has read. Then a sequence that moves within its last page.
+CompactKvParams compact_params(const Cache& cache, const Paths& paths) {
+  return {cache.pool, cache.table(), paths.data(), static_cast<std::int64_t>(paths.size())};
+}
+
+// Slots 15, 17 and 18 of one sequence move to 14, 15 and 16.  Then a sequence that moves within its
+// last page.
 TEST(CudaCompactKv, MovesOneAfterTheOther) {
-  const Moves moves = {{0, 15, 14}, {0, 18, 15}, {0, 17, 16}, {1, 40, 40}, {1, 42, 41}};
+  const Paths paths = {path_of(0, 14, {1, 3, 4}), path_of(1, 40, {0, 2})};
   for (const KvFormat format : {KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8}) {
     for (const int head_dim : {8, 64, 128}) {
       Cache expected(format, head_dim);
       const Bytes before = expected.bytes;
-      reference::compact_kv(compact_params(expected, moves));
+      reference::compact_kv(compact_params(expected, paths));
       EXPECT_NE(expected.bytes, before);
       in_every_order([&] {
         Cache cache(format, head_dim);
-        cuda::compact_kv(compact_params(cache, moves), nullptr);
+        cuda::compact_kv(compact_params(cache, paths), nullptr);
         EXPECT_EQ(cache.bytes, expected.bytes);
       });
     }
@@ -123,18 +132,20 @@ TEST(CudaCompactKv, MovesOneAfterTheOther) {
 TEST(CudaCompactKv, ARankWithoutHeadsMovesNothing) {
   Cache cache(KvFormat::kFp32, 8);
   const Bytes before = cache.bytes;
-  const Moves moves = {{0, 15, 14}};
-  CompactKvParams params = compact_params(cache, moves);
+  const Paths paths = {path_of(0, 14, {1})};
+  CompactKvParams params = compact_params(cache, paths);
   params.kv.num_heads = 0;
   cuda::compact_kv(params, nullptr);
   EXPECT_EQ(cache.bytes, before);
 }
 
 TEST(CudaCompactKv, TrapsOnMovesThatOverwriteWhatIsStillToBeRead) {
-  for (const Moves& moves :
-       {Moves{{0, 3, 4}}, {{0, 5, -1}}, {{0, 8, 5}, {0, 9, 5}}, {{1, 8, 5}, {1, 9, 4}}}) {
+  AcceptedPath too_long;
+  too_long.count = kMaxPathLength + 1;
+  for (const Paths& paths :
+       {Paths{path_of(0, 3, {-1})}, {path_of(0, 5, {3, 3})}, {path_of(1, 5, {4, 2})}, {too_long}}) {
     Cache cache(KvFormat::kBf16, 8);
-    expect_trap([&] { cuda::compact_kv(compact_params(cache, moves), nullptr); });
+    expect_trap([&] { cuda::compact_kv(compact_params(cache, paths), nullptr); });
   }
 }
 

@@ -72,6 +72,16 @@ TEST(CudaLargestLogits, TiesGoToTheLowerIdAndWhatIsNotFiniteIsSaid) {
   EXPECT_EQ(expected[2].all_finite, 0);
 }
 
+TEST(CudaMergeLargest, IsTheLargestOfAllParts) {
+  const std::vector<LargestLogit> parts = {{1, 4, 1},  {2, 0, 1},  {5, 3, 1},   //
+                                           {0, -1, 1}, {0, -1, 1}, {0, -1, 1},  //
+                                           {3, 2, 1},  {2, 6, 1},  {9, 1, 0}};
+  const std::vector<std::int32_t> first_ids = {0, 10, 10};
+  std::vector<std::int32_t> tokens(3);
+  cuda::merge_largest({parts.data(), first_ids.data(), tokens.data(), 3, 3}, nullptr);
+  EXPECT_EQ(tokens, (std::vector<std::int32_t>{12, 0, -1}));
+}
+
 TEST(CudaLargestLogits, NoVocabularyHasNone) {
   std::vector<LargestLogit> found = {{1, 1, 0}};
   cuda::largest_logits({nullptr, found.data(), 1, 0}, nullptr);

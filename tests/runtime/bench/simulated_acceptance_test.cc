@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "drafter/acceptance.h"
 #include "kernels/core/error.h"
+#include "tests/drafter/slow_acceptance.h"
 
 namespace paceline::runtime {
 namespace {
@@ -28,7 +28,7 @@ TokenTree two_paths() {
 
 Ids accepted_tokens(SimulatedAcceptance& simulated, const TokenTree& tree, Ids chosen) {
   simulated(tree, chosen);
-  return drafter::accept(tree, chosen, [](std::int32_t) { return false; }).tokens;
+  return drafter::slow_accept(tree, chosen, [](std::int32_t) { return false; }).tokens;
 }
 
 TEST(SimulatedAcceptance, AcceptsTheFirstPathAsFarAsTheAverageAsks) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "drafter/acceptance.h"
+#include "tests/drafter/slow_acceptance.h"
 #include "tests/parallel/rank_threads.h"
 #include "tests/runtime/drafting/apple_golden.h"
 
@@ -156,14 +156,14 @@ class SlowGeneration {
     const float* hidden = rank_.model().forward(batch, rank_.cache().pool());
     const std::int64_t sampled = tree.size() + 1;
     const Ids chosen = choose(rank_.model().logits(hidden, sampled), sampled);
-    const drafter::Accepted accepted = accept(tree, chosen, [&](std::int32_t token) {
+    const drafter::Accepted accepted = slow_accept(tree, chosen, [&](std::int32_t token) {
       tokens_.push_back(token);
       return finished();
     });
+    const std::int32_t last_row = accepted.nodes.empty() ? 0 : accepted.nodes.back() + 1;
     const auto width = static_cast<std::size_t>(rank_.model().config().hidden_size);
     hidden_.resize(width);
-    backend_.download(hidden_.data(),
-                      hidden + static_cast<std::size_t>(accepted.last_row()) * width,
+    backend_.download(hidden_.data(), hidden + static_cast<std::size_t>(last_row) * width,
                       width * sizeof(float));
     move_into_place(accepted.nodes, root, batch);
   }
@@ -207,14 +207,13 @@ class SlowGeneration {
   }
 
   void move_into_place(const Ids& nodes, std::int32_t root, const PackedBatch& batch) {
-    std::vector<kernels::KvMove> moves;
-    for (const std::int32_t node : nodes) {
-      moves.push_back({0, root + 1 + node, computed_++});
-    }
+    kernels::AcceptedPath path{.first_slot = root + 1, .count = static_cast<int>(nodes.size())};
+    std::ranges::copy(nodes, path.nodes);
+    computed_ += path.count;
     backend_.compact_kv({.kv = rank_.cache().pool(),
                          .page_table = {batch.page_table.data(), batch.page_stride},
-                         .moves = moves.data(),
-                         .count = static_cast<std::int64_t>(moves.size())});
+                         .paths = &path,
+                         .count = 1});
   }
 
   AppleRank& rank_;

@@ -24,6 +24,11 @@ class Arena {
     begin_ = static_cast<std::byte*>(begin);
   }
 
+  std::atomic<std::int64_t>& copies_to_host() {
+    static std::atomic<std::int64_t> copies = 0;
+    return copies;
+  }
+
   void* allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace paceline::simt {
 
@@ -13,6 +15,9 @@ std::size_t free_memory();
 std::size_t total_memory();
 /// Throws an Error unless `memory` came from allocate and has not been freed, or is nullptr.
 void free(void* memory);
+
+/// How often something was copied to the host: a program waits for the device there.
+std::atomic<std::int64_t>& copies_to_host();
 
 /// While one lives, device memory can be touched: when kernels run, and in copies.
 class HostAccess {

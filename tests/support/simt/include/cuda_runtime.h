@@ -330,9 +330,10 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes,
   return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t stream) {
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,
+                                   cudaMemcpyKind kind, cudaStream_t stream) {
   if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  if (kind == cudaMemcpyDeviceToHost) ++paceline::simt::copies_to_host();
   const paceline::simt::HostAccess access;
   std::memmove(to, from, bytes);
   return cudaSuccess;
