@@ -8,10 +8,10 @@ namespace paceline::drafter {
 HeadLinear::HeadLinear(const HeadLinearShape& shape, const WeightSource& weights,
                        kernels::Backend& backend)
     : backend_(backend) {
-  const kernels::HostMatrix matrix = weights.matrix(shape.name, shape.n, shape.k);
-  check(matrix.rows == shape.n && matrix.cols == shape.k,
-        "matrix {} is [{}, {}], expected [{}, {}]", shape.name, matrix.rows, matrix.cols, shape.n,
-        shape.k);
+  const kernels::MatrixSource matrix = weights.matrix(shape.name, shape.n, shape.k);
+  check(matrix.rows() == shape.n && matrix.cols() == shape.k,
+        "matrix {} is [{}, {}], expected [{}, {}]", shape.name, matrix.rows(), matrix.cols(),
+        shape.n, shape.k);
   weight_ = backend_.pack(matrix, kernels::Reduction::whole(shape.k));
   if (shape.bias) {
     const std::vector<float> bias = weights.vector(shape.name + ".bias", shape.n);

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/core/host_matrix.h"
+#include "kernels/core/matrix_source.h"
 
 namespace paceline::drafter {
 
@@ -13,10 +13,10 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   /// Matrix `name` ("rnn_w", "lm_head.0.linear") [n, k], in the format that it is to be computed
-  /// in. Throws ConfigError naming the source and the tensor if there is none of that shape, or if
-  /// it holds a number that is not finite.
-  virtual kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                                     std::int64_t k) const = 0;
+  /// in; this must outlive it. Throws ConfigError naming the source and the tensor if there is none
+  /// of that shape, or if it holds a number that is not finite.
+  virtual kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                                       std::int64_t k) const = 0;
   /// Vector `name` ("rnn_u.bias") [n]; throws like `matrix`.
   virtual std::vector<float> vector(const std::string& name, std::int64_t n) const = 0;
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/core/function_ref.h"
+#include "kernels/core/matrix_source.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels {
@@ -70,7 +71,7 @@ class Backend {
 
   /// Lays a matrix out for `linear` and `embed`. The reduction's columns are the matrix's own,
   /// ascending, without gaps, each boundary at a multiple of the format's activation group.
-  virtual std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+  virtual std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
                                              const Reduction& reduction) = 0;
 
   virtual void linear(const LinearParams& params) = 0;

@@ -86,8 +86,9 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
   if (options.device == "cuda" || (options.device == "auto" && options.isa.empty())) {
     const kernels::CudaDevices gpus = kernels::find_cuda_devices();
     if (gpus.count > 0) {
-      placed.backend = kernels::make_cuda_backend(
-          {.device = world.local_rank() % gpus.count, .graphs = !options.no_graphs});
+      placed.backend = kernels::make_cuda_backend({.device = world.local_rank() % gpus.count,
+                                                   .graphs = !options.no_graphs,
+                                                   .threads = placed.placement.threads});
       return placed;
     }
     if (options.device == "cuda") throw ConfigError("--device cuda: {}", gpus.why_none);

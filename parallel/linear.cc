@@ -29,8 +29,8 @@ void check_part(const kernels::PackedMatrix& matrix, IndexRange part) {
 }  // namespace
 
 ColumnParallelLinear::ColumnParallelLinear(kernels::Backend& backend,
-                                           const kernels::HostMatrix& weight)
-    : backend_(backend), weight_(backend.pack(weight, Reduction::whole(weight.cols))) {}
+                                           const kernels::MatrixSource& weight)
+    : backend_(backend), weight_(backend.pack(weight, Reduction::whole(weight.cols()))) {}
 
 void ColumnParallelLinear::forward(ResidualStream& x, const RmsNorm& norm, float* out,
                                    std::int64_t rows) {
@@ -48,7 +48,8 @@ void ColumnParallelLinear::forward(ResidualStream& x, const RmsNorm& norm, float
                              .sum = x.x}});
 }
 
-RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
+RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange,
+                                     const kernels::MatrixSource& weight,
                                      std::span<const IndexRange> shard_cols, int first_shard)
     : exchange_(exchange), partials_(exchange.shard_sums()) {
   const IndexRange shards =
@@ -56,8 +57,8 @@ RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels:
   check(shards.begin == first_shard && shards.size() == std::ssize(shard_cols),
         "the rank has shards [{}, {}), {} from {} on were given", shards.begin, shards.end,
         shard_cols.size(), first_shard);
-  check(!shard_cols.empty() && shard_cols.back().end == weight.cols,
-        "a row-parallel matrix of {} columns does not end with its last shard", weight.cols);
+  check(!shard_cols.empty() && shard_cols.back().end == weight.cols(),
+        "a row-parallel matrix of {} columns does not end with its last shard", weight.cols());
   Reduction reduction = local_reduction(shard_cols, first_shard, exchange.virtual_shards());
   if (exchange.reduces()) reduction.segments.back().merges += reduction.outputs() - 1;
   weight_ = exchange.backend().pack(weight, reduction);

@@ -27,7 +27,7 @@ struct RmsNorm {
 class ColumnParallelLinear {
  public:
   /// `weight` [N_rank, K]
-  ColumnParallelLinear(kernels::Backend& backend, const kernels::HostMatrix& weight);
+  ColumnParallelLinear(kernels::Backend& backend, const kernels::MatrixSource& weight);
   /// x [M, K], whole after this; out [M, N_rank]
   void forward(ResidualStream& x, const RmsNorm& norm, float* out, std::int64_t rows);
   const kernels::PackedMatrix& weight() const { return *weight_; }
@@ -43,7 +43,7 @@ class RowParallelLinear {
  public:
   /// `weight` [N, K_rank]; `shard_cols` are the columns of this rank's shards, the first of which
   /// is `first_shard` (local_ranges()).
-  RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
+  RowParallelLinear(ExchangeWorkspace& exchange, const kernels::MatrixSource& weight,
                     std::span<const IndexRange> shard_cols, int first_shard);
   /// in [M, K_rank], x [M, N]
   void add(const float* in, ResidualStream& x, std::int64_t rows);

@@ -35,8 +35,8 @@ kernels::HostMatrix host_matrix(ConstMatrix matrix) {
 
 }  // namespace
 
-kernels::HostMatrix TrainedWeights::matrix(const std::string& name, std::int64_t n,
-                                           std::int64_t k) const {
+kernels::MatrixSource TrainedWeights::matrix(const std::string& name, std::int64_t n,
+                                             std::int64_t k) const {
   const DrafterConfig& config = parameters_.config();
   if (config.tied_head && is_output(config, name)) {
     check(base_output_.rows == n && base_output_.cols == k, "the base's output rows are [{}, {}]",

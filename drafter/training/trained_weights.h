@@ -19,8 +19,8 @@ class TrainedWeights final : public WeightSource {
                  kernels::WeightFormat format = kernels::WeightFormat::kFp32)
       : parameters_(parameters), base_output_(base_output), format_(format) {}
 
-  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                             std::int64_t k) const override;
+  kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                               std::int64_t k) const override;
   std::vector<float> vector(const std::string& name, std::int64_t n) const override;
 
  private:

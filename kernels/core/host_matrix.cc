@@ -32,49 +32,7 @@ bool is_integer(WeightFormat format) {
   return format == WeightFormat::kInt8Channel || is_grouped(format);
 }
 
-void check_sizes(const HostMatrix& matrix) {
-  check(matrix.rows >= 0 && matrix.cols >= 0, "matrix of [{}, {}]", matrix.rows, matrix.cols);
-  const RowBytes row = row_bytes(matrix.format, matrix.cols);
-  const auto rows = static_cast<std::size_t>(matrix.rows);
-  check(matrix.values.size() == rows * row.values && matrix.scales.size() == rows * row.scales &&
-            matrix.minimums.size() == rows * row.minimums,
-        "{} matrix [{}, {}] has {} + {} + {} bytes", format_name(matrix.format), matrix.rows,
-        matrix.cols, matrix.values.size(), matrix.scales.size(), matrix.minimums.size());
-}
-
-// An all-zero matrix.
-HostMatrix make_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols) {
-  const RowBytes row = row_bytes(format, cols);
-  HostMatrix matrix{format, rows, cols, {}, {}, {}};
-  matrix.values.resize(static_cast<std::size_t>(rows) * row.values);
-  matrix.scales.resize(static_cast<std::size_t>(rows) * row.scales);
-  matrix.minimums.resize(static_cast<std::size_t>(rows) * row.minimums);
-  return matrix;
-}
-
-// Rows [begin, end) of one of the three arrays.
-void append_rows(std::vector<std::byte>& to, const std::vector<std::byte>& from, std::size_t bytes,
-                 IndexRange rows) {
-  const auto begin = static_cast<std::size_t>(rows.begin) * bytes;
-  const auto end = static_cast<std::size_t>(rows.end) * bytes;
-  to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(begin),
-            from.begin() + static_cast<std::ptrdiff_t>(end));
-}
-
-// One row of a matrix, for reading.
-struct RowView {
-  const std::byte* values;
-  const std::byte* scales;
-  const std::byte* minimums;
-};
-
-RowView row_view(const HostMatrix& matrix, const RowBytes& bytes, std::int64_t row) {
-  const auto r = static_cast<std::size_t>(row);
-  return {matrix.values.data() + r * bytes.values, matrix.scales.data() + r * bytes.scales,
-          matrix.minimums.data() + r * bytes.minimums};
-}
-
-void decode_int4(const RowView& row, std::int64_t cols, float* out) {
+void decode_int4(const StoredRows& row, std::int64_t cols, float* out) {
   for (std::int64_t group = 0; group < cols / kWeightGroup; ++group) {
     const float scale = fp16_to_fp32(load<std::uint16_t>(row.scales, group));
     const float minimum = fp16_to_fp32(load<std::uint16_t>(row.minimums, group));
@@ -86,7 +44,7 @@ void decode_int4(const RowView& row, std::int64_t cols, float* out) {
   }
 }
 
-void decode_row(WeightFormat format, const RowView& row, std::int64_t cols, float* out) {
+void decode_row(WeightFormat format, const StoredRows& row, std::int64_t cols, float* out) {
   switch (format) {
     case WeightFormat::kFp32:
       if (cols > 0) std::memcpy(out, row.values, static_cast<std::size_t>(cols) * sizeof(float));
@@ -147,43 +105,38 @@ void encode_int8(std::span<const float> in, float scale, std::byte* values, std:
   }
 }
 
-void encode_int4_group(std::span<const float> in, HostMatrix& matrix, std::int64_t group) {
+void encode_int4_group(std::span<const float> in, const RowSpace& row, std::int64_t group) {
   const auto [low, high] = std::ranges::minmax(in);
   const std::uint16_t minimum_half = finite_fp16(low);
   const std::uint16_t scale_half = finite_fp16((high - low) / 15.0f);
-  store(matrix.minimums.data(), group, minimum_half);
-  store(matrix.scales.data(), group, scale_half);
+  store(row.minimums, group, minimum_half);
+  store(row.scales, group, scale_half);
   const float minimum = fp16_to_fp32(minimum_half);
   const float scale = fp16_to_fp32(scale_half);
   for (std::size_t i = 0; i < in.size(); i += 2) {
     const auto first = static_cast<unsigned>(quantized(in[i] - minimum, scale, 0, 15));
     const auto second = static_cast<unsigned>(quantized(in[i + 1] - minimum, scale, 0, 15));
-    store(matrix.values.data(), group * kWeightGroup / 2 + static_cast<std::int64_t>(i) / 2,
+    store(row.values, group * kWeightGroup / 2 + static_cast<std::int64_t>(i) / 2,
           static_cast<std::uint8_t>(first | second << 4));
   }
 }
 
-void encode_row(std::span<const float> in, HostMatrix& matrix, std::int64_t row) {
+void encode_row(WeightFormat format, std::span<const float> in, const RowSpace& row) {
   const auto cols = static_cast<std::int64_t>(in.size());
-  const std::int64_t first = row * cols;
-  switch (matrix.format) {
+  switch (format) {
     case WeightFormat::kFp32:
-      for (std::int64_t k = 0; k < cols; ++k) store(matrix.values.data(), first + k, in[k]);
+      for (std::int64_t k = 0; k < cols; ++k) store(row.values, k, in[k]);
       return;
     case WeightFormat::kBf16:
-      for (std::int64_t k = 0; k < cols; ++k) {
-        store(matrix.values.data(), first + k, fp32_to_bf16(in[k]));
-      }
+      for (std::int64_t k = 0; k < cols; ++k) store(row.values, k, fp32_to_bf16(in[k]));
       return;
     case WeightFormat::kFp16:
-      for (std::int64_t k = 0; k < cols; ++k) {
-        store(matrix.values.data(), first + k, fp32_to_fp16(in[k]));
-      }
+      for (std::int64_t k = 0; k < cols; ++k) store(row.values, k, fp32_to_fp16(in[k]));
       return;
     case WeightFormat::kInt8Channel: {
       const float scale = largest_magnitude(in) / 127.0f;
-      store(matrix.scales.data(), row, scale);
-      encode_int8(in, scale, matrix.values.data(), first);
+      store(row.scales, 0, scale);
+      encode_int8(in, scale, row.values, 0);
       return;
     }
     case WeightFormat::kInt8Group:
@@ -192,13 +145,12 @@ void encode_row(std::span<const float> in, HostMatrix& matrix, std::int64_t row)
   }
   for (std::int64_t k = 0; k < cols; k += kWeightGroup) {
     const std::span<const float> group = in.subspan(k, kWeightGroup);
-    const std::int64_t index = (first + k) / kWeightGroup;
-    if (matrix.format == WeightFormat::kInt4Group) {
-      encode_int4_group(group, matrix, index);
+    if (format == WeightFormat::kInt4Group) {
+      encode_int4_group(group, row, k / kWeightGroup);
     } else {
       const std::uint16_t scale = finite_fp16(largest_magnitude(group) / 127.0f);
-      store(matrix.scales.data(), index, scale);
-      encode_int8(group, fp16_to_fp32(scale), matrix.values.data(), first + k);
+      store(row.scales, k / kWeightGroup, scale);
+      encode_int8(group, fp16_to_fp32(scale), row.values, k);
     }
   }
 }
@@ -225,58 +177,23 @@ RowBytes row_bytes(WeightFormat format, std::int64_t cols) {
   throw FatalError("unknown weight format {}", static_cast<int>(format));
 }
 
-HostMatrix take_rows(const HostMatrix& matrix, std::span<const IndexRange> ranges) {
-  check_sizes(matrix);
-  const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
-  HostMatrix taken{matrix.format, 0, matrix.cols, {}, {}, {}};
-  for (IndexRange range : ranges) {
-    check(0 <= range.begin && range.begin <= range.end && range.end <= matrix.rows,
-          "rows [{}, {}) of {}", range.begin, range.end, matrix.rows);
-    taken.rows += range.size();
-    append_rows(taken.values, matrix.values, bytes.values, range);
-    append_rows(taken.scales, matrix.scales, bytes.scales, range);
-    append_rows(taken.minimums, matrix.minimums, bytes.minimums, range);
-  }
-  return taken;
+void check_sizes(const HostMatrix& matrix) {
+  check(matrix.rows >= 0 && matrix.cols >= 0, "matrix of [{}, {}]", matrix.rows, matrix.cols);
+  const RowBytes row = row_bytes(matrix.format, matrix.cols);
+  const auto rows = static_cast<std::size_t>(matrix.rows);
+  check(matrix.values.size() == rows * row.values && matrix.scales.size() == rows * row.scales &&
+            matrix.minimums.size() == rows * row.minimums,
+        "{} matrix [{}, {}] has {} + {} + {} bytes", format_name(matrix.format), matrix.rows,
+        matrix.cols, matrix.values.size(), matrix.scales.size(), matrix.minimums.size());
 }
 
-HostMatrix take_cols(const HostMatrix& matrix, IndexRange range) {
-  check_sizes(matrix);
-  check(0 <= range.begin && range.begin <= range.end && range.end <= matrix.cols,
-        "columns [{}, {}) of {}", range.begin, range.end, matrix.cols);
-  // row_bytes refuses a range that cuts a group.
-  const RowBytes all = row_bytes(matrix.format, matrix.cols);
-  const RowBytes before = row_bytes(matrix.format, range.begin);
-  const RowBytes kept = row_bytes(matrix.format, range.size());
-  const bool per_row_scale = matrix.format == WeightFormat::kInt8Channel;
-  const std::size_t scales_before = per_row_scale ? 0 : before.scales;
-  HostMatrix taken = make_matrix(matrix.format, matrix.rows, range.size());
-  const auto copy = [&](std::vector<std::byte>& to, const std::vector<std::byte>& from,
-                        std::size_t stride, std::size_t skip, std::size_t count) {
-    for (std::size_t row = 0; count > 0 && row < static_cast<std::size_t>(matrix.rows); ++row) {
-      std::memcpy(to.data() + row * count, from.data() + row * stride + skip, count);
-    }
-  };
-  copy(taken.values, matrix.values, all.values, before.values, kept.values);
-  copy(taken.scales, matrix.scales, all.scales, scales_before, kept.scales);
-  copy(taken.minimums, matrix.minimums, all.minimums, before.minimums, kept.minimums);
-  return taken;
-}
-
-HostMatrix concat_rows(std::span<const HostMatrix> parts) {
-  check(!parts.empty(), "no matrices to put together");
-  HostMatrix whole{parts[0].format, 0, parts[0].cols, {}, {}, {}};
-  for (const HostMatrix& part : parts) {
-    check_sizes(part);
-    check(part.format == whole.format && part.cols == whole.cols,
-          "a {} matrix of {} columns after a {} one of {}", format_name(part.format), part.cols,
-          format_name(whole.format), whole.cols);
-    whole.rows += part.rows;
-    whole.values.insert(whole.values.end(), part.values.begin(), part.values.end());
-    whole.scales.insert(whole.scales.end(), part.scales.begin(), part.scales.end());
-    whole.minimums.insert(whole.minimums.end(), part.minimums.begin(), part.minimums.end());
-  }
-  return whole;
+HostMatrix make_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  const RowBytes row = row_bytes(format, cols);
+  HostMatrix matrix{format, rows, cols, {}, {}, {}};
+  matrix.values.resize(static_cast<std::size_t>(rows) * row.values);
+  matrix.scales.resize(static_cast<std::size_t>(rows) * row.scales);
+  matrix.minimums.resize(static_cast<std::size_t>(rows) * row.minimums);
+  return matrix;
 }
 
 std::vector<float> to_fp32(const HostMatrix& matrix) {
@@ -284,7 +201,7 @@ std::vector<float> to_fp32(const HostMatrix& matrix) {
   const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
   std::vector<float> values(static_cast<std::size_t>(matrix.rows * matrix.cols));
   for (std::int64_t row = 0; row < matrix.rows; ++row) {
-    decode_row(matrix.format, row_view(matrix, bytes, row), matrix.cols,
+    decode_row(matrix.format, rows_of(matrix).from(row, bytes), matrix.cols,
                values.data() + row * matrix.cols);
   }
   return values;
@@ -293,19 +210,25 @@ std::vector<float> to_fp32(const HostMatrix& matrix) {
 HostMatrix convert(const HostMatrix& matrix, WeightFormat to) {
   check_sizes(matrix);
   if (matrix.format == to) return matrix;
-  const RowBytes bytes = row_bytes(matrix.format, matrix.cols);
   HostMatrix converted = make_matrix(to, matrix.rows, matrix.cols);
-  std::vector<float> values(static_cast<std::size_t>(matrix.cols));
-  for (std::int64_t row = 0; row < matrix.rows; ++row) {
-    decode_row(matrix.format, row_view(matrix, bytes, row), matrix.cols, values.data());
+  convert_rows(matrix.format, rows_of(matrix), to, rows_of(converted), matrix.rows, matrix.cols);
+  return converted;
+}
+
+void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, const RowSpace& out,
+                  std::int64_t rows, std::int64_t cols) {
+  const RowBytes in_bytes = row_bytes(from, cols);
+  const RowBytes out_bytes = row_bytes(to, cols);
+  std::vector<float> values(static_cast<std::size_t>(cols));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    decode_row(from, in.from(row, in_bytes), cols, values.data());
     const bool finite = std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
     if (is_integer(to) && !finite) {
       throw ConfigError("row {} of the weights is not finite, which {} cannot hold", row,
                         format_name(to));
     }
-    encode_row(values, converted, row);
+    encode_row(to, values, out.from(row, out_bytes));
   }
-  return converted;
 }
 
 }  // namespace paceline::kernels

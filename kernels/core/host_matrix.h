@@ -45,14 +45,34 @@ struct RowBytes {
 };
 RowBytes row_bytes(WeightFormat format, std::int64_t cols);
 
-/// The given rows, in the order of the ranges.
-HostMatrix take_rows(const HostMatrix& matrix, std::span<const IndexRange> ranges);
+/// Throws FatalError unless the arrays have the bytes of [rows, cols].
+void check_sizes(const HostMatrix& matrix);
 
-/// Columns [range.begin, range.end); in the group formats both must be multiples of 32.
-HostMatrix take_cols(const HostMatrix& matrix, IndexRange range);
+/// An all-zero matrix.
+HostMatrix make_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols);
 
-/// The rows of all parts, one after the other. All must agree in format and cols.
-HostMatrix concat_rows(std::span<const HostMatrix> parts);
+/// Where some rows of a matrix stand, each array row-major, `row_bytes` a row; null where the
+/// format has none.
+template <typename Byte>
+struct RowArrays {
+  Byte* values = nullptr;
+  Byte* scales = nullptr;
+  Byte* minimums = nullptr;
+
+  /// From `row` on.
+  RowArrays from(std::int64_t row, const RowBytes& bytes) const {
+    const auto r = static_cast<std::size_t>(row);
+    return {values + r * bytes.values, scales + r * bytes.scales, minimums + r * bytes.minimums};
+  }
+};
+using StoredRows = RowArrays<const std::byte>;
+using RowSpace = RowArrays<std::byte>;
+inline StoredRows rows_of(const HostMatrix& matrix) {
+  return {matrix.values.data(), matrix.scales.data(), matrix.minimums.data()};
+}
+inline RowSpace rows_of(HostMatrix& matrix) {
+  return {matrix.values.data(), matrix.scales.data(), matrix.minimums.data()};
+}
 
 /// Every element as fp32. int8: scale * q; int4: fma(scale, q, minimum); exact for the group int8
 /// format, one rounding for the others.
@@ -63,5 +83,9 @@ std::vector<float> to_fp32(const HostMatrix& matrix);
 /// 127). kInt4Group: GGUF Q4_1's rule, minimum = fp16(min), scale = fp16((max - min) / 15), then q
 /// is chosen against the rounded scale and minimum.
 HostMatrix convert(const HostMatrix& matrix, WeightFormat to);
+
+/// The same for `rows` rows that stand anywhere.
+void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, const RowSpace& out,
+                  std::int64_t rows, std::int64_t cols);
 
 }  // namespace paceline::kernels

@@ -36,7 +36,7 @@ class CpuBackend final : public Backend {
   }
   void synchronize() override {}
 
-  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+  std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
                                      const Reduction& reduction) override {
     return linear_.pack(matrix, reduction);
   }

@@ -56,7 +56,7 @@ const LinearKernels& linear_kernels(Isa isa) {
   throw FatalError("no products for instruction set {}", static_cast<int>(isa));
 }
 
-std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduction& reduction) {
+std::unique_ptr<PackedMatrix> Linear::pack(const MatrixSource& matrix, const Reduction& reduction) {
   return std::make_unique<PanelMatrix>(matrix, reduction, arena_, pool_);
 }
 

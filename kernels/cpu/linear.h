@@ -19,7 +19,7 @@ class Linear {
   Linear(const LinearKernels& kernels, const RowOps& row_ops, ThreadPool& pool)
       : kernels_(kernels), row_ops_(row_ops), pool_(pool) {}
 
-  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction);
+  std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix, const Reduction& reduction);
   void linear(const LinearParams& params);
   void embed(const EmbedParams& params);
 

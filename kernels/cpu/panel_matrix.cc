@@ -47,7 +47,7 @@ float load_fp16(const std::byte* from) {
   return fp16_to_fp32(half);
 }
 
-// Copies one row of the host matrix to its lane of its panel.
+// Copies one row of a panel to its lane.
 class RowPacker {
  public:
   RowPacker(const HostMatrix& matrix, const PanelLayout& layout)
@@ -111,16 +111,6 @@ class RowPacker {
   RowBytes bytes_;
 };
 
-void check_bytes(const HostMatrix& matrix) {
-  check(matrix.rows >= 0 && matrix.cols >= 0, "matrix of [{}, {}]", matrix.rows, matrix.cols);
-  const RowBytes row = row_bytes(matrix.format, matrix.cols);
-  const auto rows = static_cast<std::size_t>(matrix.rows);
-  check(matrix.values.size() == rows * row.values && matrix.scales.size() == rows * row.scales &&
-            matrix.minimums.size() == rows * row.minimums,
-        "a {} matrix [{}, {}] of {} + {} + {} bytes", format_name(matrix.format), matrix.rows,
-        matrix.cols, matrix.values.size(), matrix.scales.size(), matrix.minimums.size());
-}
-
 }  // namespace
 
 PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
@@ -150,22 +140,22 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
   return layout;
 }
 
-PanelMatrix::PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena,
+PanelMatrix::PanelMatrix(const MatrixSource& matrix, const Reduction& reduction, HostArena& arena,
                          ThreadPool& pool)
-    : format_(matrix.format),
-      rows_(matrix.rows),
-      cols_(matrix.cols),
+    : format_(matrix.format()),
+      rows_(matrix.rows()),
+      cols_(matrix.cols()),
       reduction_(reduction),
-      layout_(panel_layout(matrix.format, matrix.cols)) {
-  check_bytes(matrix);
+      layout_(panel_layout(format_, cols_)) {
   check_reduction(reduction, format_, cols_);
   data_ = arena.allocate(static_cast<std::size_t>(panels()) * layout_.bytes);
-  const RowPacker packer(matrix, layout_);
   pool.run(static_cast<int>(panels()), [&](int panel) {
     std::byte* to = data_.as<std::byte>() + static_cast<std::size_t>(panel) * layout_.bytes;
     const std::int64_t begin = std::int64_t{panel} * kPanel;
     const std::int64_t end = std::min(begin + kPanel, rows_);
-    for (std::int64_t n = begin; n < end; ++n) packer.pack(n, to);
+    const HostMatrix rows = read_rows(matrix, {begin, end});
+    const RowPacker packer(rows, layout_);
+    for (std::int64_t n = 0; n < rows.rows; ++n) packer.pack(n, to);
   });
 }
 

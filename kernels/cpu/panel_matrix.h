@@ -5,6 +5,7 @@
 
 #include "kernels/api.h"
 #include "kernels/core/host_arena.h"
+#include "kernels/core/matrix_source.h"
 #include "kernels/core/thread_pool.h"
 #include "kernels/params.h"
 
@@ -39,8 +40,8 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols);
 /// A matrix cut into panels of 16 outputs. The layout is the same for every instruction set.
 class PanelMatrix final : public PackedMatrix {
  public:
-  /// Its memory comes from the arena; the pool's threads share the work.
-  PanelMatrix(const HostMatrix& matrix, const Reduction& reduction, HostArena& arena,
+  /// Its memory comes from the arena; the pool's threads share the work, a panel's rows at a time.
+  PanelMatrix(const MatrixSource& matrix, const Reduction& reduction, HostArena& arena,
               ThreadPool& pool);
 
   WeightFormat format() const override { return format_; }

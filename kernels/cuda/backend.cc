@@ -35,7 +35,7 @@ std::string device_id(const cudaDeviceProp& properties) {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options)
-      : device_(options.device), use_graphs_(options.graphs) {
+      : device_(options.device), use_graphs_(options.graphs), staging_(options.threads) {
     const CudaDevices devices = find_cuda_devices();
     if (devices.count == 0) throw ConfigError("--device cuda: {}", devices.why_none);
     if (device_ < 0 || device_ >= devices.count) {
@@ -113,9 +113,10 @@ class CudaBackend final : public Backend {
     graphs_.run(key, ops, stream());
   }
 
-  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+  std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
                                      const Reduction& reduction) override {
-    return std::make_unique<cuda::DeviceMatrix>(matrix, reduction, *this);
+    check_call("cudaSetDevice", cudaSetDevice(device_));
+    return std::make_unique<cuda::DeviceMatrix>(matrix, reduction, *this, staging_);
   }
 
   void linear(const LinearParams& params) override {
@@ -185,6 +186,7 @@ class CudaBackend final : public Backend {
   cudaStream_t stream_ = nullptr;
   Buffer workspace_;
   cuda::GraphCache graphs_;
+  cuda::Staging staging_;
 };
 
 }  // namespace

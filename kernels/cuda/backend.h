@@ -21,6 +21,7 @@ CudaDevices find_cuda_devices();
 struct CudaOptions {
   int device = 0;      // below CudaDevices::count
   bool graphs = true;  // Backend::repeat records what it repeats
+  int threads = 1;     // that read and convert weights when they are packed
 };
 
 /// Throws ConfigError if there is no such device, or none that these kernels were compiled for.

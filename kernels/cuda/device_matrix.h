@@ -6,6 +6,7 @@
 
 #include "kernels/api.h"
 #include "kernels/cuda/linear_layout.h"
+#include "kernels/cuda/staging.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels::cuda {
@@ -35,8 +36,10 @@ struct DeviceMatrixView {
 /// A matrix in device memory, in panels of 16 outputs, for `linear` and `embed` both.
 class DeviceMatrix final : public PackedMatrix {
  public:
-  /// The memory is `device`'s. Packed on the host, some panels at a time.
-  DeviceMatrix(const HostMatrix& matrix, const Reduction& reduction, Backend& device);
+  /// The memory is `device`'s. Its rows come by `staging` and are laid out on the device, in the
+  /// order of its stream: `matrix` has been read when this returns.
+  DeviceMatrix(const MatrixSource& matrix, const Reduction& reduction, Backend& device,
+               Staging& staging);
 
   WeightFormat format() const override { return view_.format; }
   std::int64_t rows() const override { return view_.rows; }
@@ -50,8 +53,7 @@ class DeviceMatrix final : public PackedMatrix {
 
  private:
   std::vector<DeviceSegment> cut_into_steps();
-  void upload_panels(const HostMatrix& matrix, const std::vector<DeviceSegment>& segments,
-                     Backend& device);
+  void send_panels(const MatrixSource& matrix, Backend& device, Staging& staging);
 
   Reduction reduction_;
   DeviceMatrixView view_;

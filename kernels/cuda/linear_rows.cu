@@ -13,18 +13,10 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/partials.h"
 #include "kernels/cuda/row_sum.h"
+#include "kernels/cuda/step_inputs.h"
 
 namespace paceline::kernels::cuda {
 namespace {
-
-/// The input that stands at place `input` of a step; -1 where the segment has ended.
-__device__ std::int64_t col_of(const DeviceMatrixView& weight, std::int32_t step, int input,
-                               int inputs) {
-  const DeviceSegment* segment = weight.segments;
-  while (step >= segment->first_step + segment->steps) ++segment;
-  const std::int64_t col = std::int64_t{step - segment->first_step} * inputs + input;
-  return col < segment->cols ? segment->first_col + col : -1;
-}
 
 /// What the kernels read and write: `in` as LinearParams and LinearInput say.
 struct LayOut {

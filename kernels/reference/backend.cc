@@ -27,7 +27,7 @@ class ReferenceBackend final : public Backend {
   }
   void synchronize() override {}
 
-  std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix,
+  std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
                                      const Reduction& reduction) override {
     return reference::pack(matrix, reduction);
   }

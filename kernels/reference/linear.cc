@@ -20,9 +20,6 @@ class RowMajorMatrix final : public PackedMatrix {
  public:
   RowMajorMatrix(HostMatrix matrix, Reduction reduction)
       : matrix_(std::move(matrix)), reduction_(std::move(reduction)) {
-    const RowBytes bytes = row_bytes(matrix_.format, matrix_.cols);
-    check(matrix_.values.size() == bytes.values * static_cast<std::size_t>(matrix_.rows),
-          "a matrix [{}, {}] of {} bytes", matrix_.rows, matrix_.cols, matrix_.values.size());
     check_reduction(reduction_, matrix_.format, matrix_.cols);
   }
   WeightFormat format() const override { return matrix_.format; }
@@ -149,8 +146,8 @@ float integer_chain(const RowMajorMatrix& weight, std::int64_t n, const Quantize
 
 }  // namespace
 
-std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction) {
-  return std::make_unique<RowMajorMatrix>(matrix, reduction);
+std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix, const Reduction& reduction) {
+  return std::make_unique<RowMajorMatrix>(read_rows(matrix), reduction);
 }
 
 void linear(const LinearParams& params) {
@@ -189,8 +186,11 @@ void embed(const EmbedParams& params) {
     std::fill_n(out, table.cols(), 0.0f);
     const std::int64_t row = std::int64_t{params.tokens[m]} - params.first_token;
     if (row < 0 || row >= table.rows()) continue;
-    const IndexRange one{row, row + 1};
-    const std::vector<float> values = to_fp32(take_rows(table.host(), {&one, 1}));
+    const HostMatrix& all = table.host();
+    HostMatrix one = make_matrix(all.format, 1, all.cols);
+    copy_cols(all.format, rows_of(all).from(row, row_bytes(all.format, all.cols)), all.cols,
+              {0, all.cols}, 1, rows_of(one));
+    const std::vector<float> values = to_fp32(one);
     for (std::int64_t k = 0; k < table.cols(); ++k) out[k] = values[k] + 0.0f;
   }
 }

@@ -2,12 +2,13 @@
 
 #include <memory>
 
+#include "kernels/core/matrix_source.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels::reference {
 
 /// Keeps the matrix as it is: row-major.
-std::unique_ptr<PackedMatrix> pack(const HostMatrix& matrix, const Reduction& reduction);
+std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix, const Reduction& reduction);
 
 void linear(const LinearParams& params);
 void embed(const EmbedParams& params);

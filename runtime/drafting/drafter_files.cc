@@ -15,18 +15,31 @@ namespace paceline::runtime {
 
 using drafter::DrafterConfig;
 using drafter::DrafterKind;
-using kernels::HostMatrix;
+using kernels::MatrixSource;
 using kernels::WeightFormat;
 
 namespace {
 
 void check_finite(std::span<const float> values, const Checkpoint& checkpoint,
-                  const std::string& name) {
+                  const std::string& name, std::int64_t first = 0) {
   const auto bad =
       std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
   if (bad == values.end()) return;
   throw ConfigError("{}: tensor \"{}\" holds {} at element {}, expected finite numbers",
-                    checkpoint.path().string(), name, *bad, bad - values.begin());
+                    checkpoint.path().string(), name, *bad, first + (bad - values.begin()));
+}
+
+// Some rows at a time.
+void check_finite(const MatrixSource& matrix, const Checkpoint& checkpoint,
+                  const std::string& name) {
+  constexpr std::int64_t kElements = std::int64_t{1} << 20;
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(1, matrix.cols()));
+  for (std::int64_t row = 0; row < matrix.rows(); row += at_once) {
+    const kernels::IndexRange rows{row, std::min(row + at_once, matrix.rows())};
+    check_finite(kernels::to_fp32(kernels::read_rows(matrix, rows)), checkpoint, name,
+                 row * matrix.cols());
+  }
 }
 
 WeightFormat chosen_format(WeightChoice choice, WeightFormat stored) {
@@ -67,12 +80,13 @@ Checkpoint open_heads(const std::filesystem::path& directory) {
 
 }  // namespace
 
-HostMatrix base_output_rows(const DraftedModel& model, std::span<const std::int32_t> draft_vocab) {
+MatrixSource base_output_rows(const DraftedModel& model,
+                              std::span<const std::int32_t> draft_vocab) {
   const ModelConfig& base = model.config;
   const std::string name = base.tie_word_embeddings ? "model.embed_tokens" : "lm_head";
   const WeightFormat format = stored_format(
       stored_linear(model.checkpoint, base, name, base.vocab_size, base.hidden_size).format);
-  const HostMatrix whole =
+  MatrixSource whole =
       WeightReader(model.checkpoint, base)
           .rows(name, base.vocab_size, base.hidden_size, {0, base.vocab_size}, format);
   if (draft_vocab.empty()) return whole;
@@ -84,7 +98,7 @@ HostMatrix base_output_rows(const DraftedModel& model, std::span<const std::int3
       rows.push_back({token, token + 1});
     }
   }
-  return kernels::take_rows(whole, rows);
+  return kernels::take_rows(std::move(whole), rows);
 }
 
 DrafterFiles::DrafterFiles(DrafterConfig config, bool quantized, Checkpoint checkpoint,
@@ -144,7 +158,7 @@ void DrafterFiles::check_layout() const {
 void DrafterFiles::check_numbers() const {
   for (const drafter::HeadLinearShape& linear : drafter::linears_of(config_)) {
     const std::string name = prefix_ + linear.name;
-    check_finite(kernels::to_fp32(stored_matrix(linear.name, linear.n, linear.k)), checkpoint_,
+    check_finite(stored_matrix(linear.name, linear.n, linear.k), checkpoint_,
                  stored_linear(checkpoint_, storage_, name, linear.n, linear.k).weight->name);
     if (linear.bias) {
       check_finite(vector(linear.name + ".bias", linear.n), checkpoint_, name + ".bias");
@@ -165,20 +179,20 @@ bool DrafterFiles::may_be_left_out(const std::string& name) const {
          head >= config_.num_heads;
 }
 
-HostMatrix DrafterFiles::stored_matrix(const std::string& name, std::int64_t n,
-                                       std::int64_t k) const {
+MatrixSource DrafterFiles::stored_matrix(const std::string& name, std::int64_t n,
+                                         std::int64_t k) const {
   const WeightFormat format =
       stored_format(stored_linear(checkpoint_, storage_, prefix_ + name, n, k).format);
   return WeightReader(checkpoint_, storage_).rows(prefix_ + name, n, k, {0, n}, format);
 }
 
-HostMatrix DrafterFiles::matrix(const std::string& name, std::int64_t n, std::int64_t k) const {
+MatrixSource DrafterFiles::matrix(const std::string& name, std::int64_t n, std::int64_t k) const {
   const bool tied = config_.tied_head && drafter::is_output(config_, name);
-  HostMatrix matrix =
+  MatrixSource matrix =
       tied ? base_output_rows(model_, config_.draft_vocab) : stored_matrix(name, n, k);
-  if (tied) check_finite(kernels::to_fp32(matrix), model_.checkpoint, name);
-  const WeightFormat format = chosen_format(weights_, matrix.format);
-  return matrix.format == format ? std::move(matrix) : kernels::convert(matrix, format);
+  if (tied) check_finite(matrix, model_.checkpoint, name);
+  const WeightFormat format = chosen_format(weights_, matrix.format());
+  return kernels::convert(std::move(matrix), format);
 }
 
 std::vector<float> DrafterFiles::vector(const std::string& name, std::int64_t n) const {

@@ -23,8 +23,8 @@ struct DraftedModel {
 
 /// The base's output rows of the tokens that can be drafted, all if `draft_vocab` is empty, as they
 /// are stored.
-kernels::HostMatrix base_output_rows(const DraftedModel& model,
-                                     std::span<const std::int32_t> draft_vocab);
+kernels::MatrixSource base_output_rows(const DraftedModel& model,
+                                       std::span<const std::int32_t> draft_vocab);
 
 /// A drafter directory: config.json, which says of what kind it is, and safetensors.
 /// - ReDrafter: input_proj.{weight,bias} (only if exit_dim is not 2 hidden_size), rnn_w.weight and
@@ -45,8 +45,8 @@ class DrafterFiles final : public drafter::WeightSource {
 
   const drafter::DrafterConfig& config() const { return config_; }
 
-  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                             std::int64_t k) const override;
+  kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                               std::int64_t k) const override;
   std::vector<float> vector(const std::string& name, std::int64_t n) const override;
 
  private:
@@ -57,7 +57,8 @@ class DrafterFiles final : public drafter::WeightSource {
   void check_layout() const;
   void check_numbers() const;
   bool may_be_left_out(const std::string& name) const;
-  kernels::HostMatrix stored_matrix(const std::string& name, std::int64_t n, std::int64_t k) const;
+  kernels::MatrixSource stored_matrix(const std::string& name, std::int64_t n,
+                                      std::int64_t k) const;
 
   drafter::DrafterConfig config_;
   std::string prefix_;   // of every tensor's name

@@ -279,6 +279,12 @@ Checkpoint Checkpoint::open(const std::filesystem::path& directory, const std::s
   return checkpoint;
 }
 
+void Checkpoint::was_read(std::size_t bytes) const noexcept {
+  constexpr std::size_t kAtOnce = std::size_t{256} << 20;
+  const std::size_t before = read_->fetch_add(bytes, std::memory_order_relaxed);
+  if (before / kAtOnce != (before + bytes) / kAtOnce) release_memory();
+}
+
 const StoredTensor* Checkpoint::find(std::string_view name) const {
   const auto found = tensors_.find(name);
   return found == tensors_.end() ? nullptr : &found->second;

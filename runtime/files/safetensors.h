@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -115,6 +116,9 @@ class Checkpoint {
   std::size_t total_bytes() const { return total_bytes_; }
   /// What was read, sorted by file name.
   std::span<const SafetensorsFile> files() const { return files_; }
+  /// Counts bytes that were read and need not stay in memory: every 256 MiB of them all that was
+  /// read is given back. Threads may call it at the same time.
+  void was_read(std::size_t bytes) const noexcept;
   /// Gives the memory of all that was read back, so that a loaded model is not there twice.
   void release_memory() const noexcept {
     for (const SafetensorsFile& file : files_) file.release_memory();
@@ -130,6 +134,7 @@ class Checkpoint {
   std::vector<SafetensorsFile> files_;
   std::map<std::string, StoredTensor, std::less<>> tensors_;
   std::size_t total_bytes_ = 0;
+  std::unique_ptr<std::atomic<std::size_t>> read_ = std::make_unique<std::atomic<std::size_t>>(0);
 };
 
 }  // namespace paceline::runtime

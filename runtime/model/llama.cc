@@ -9,8 +9,8 @@
 namespace paceline::runtime {
 
 using kernels::Buffer;
-using kernels::HostMatrix;
 using kernels::IndexRange;
+using kernels::MatrixSource;
 
 namespace {
 
@@ -53,6 +53,7 @@ LlamaModel::LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint,
   inv_freq_ = backend_.allocate(frequencies.size() * sizeof(float));
   backend_.upload(inv_freq_.as<void>(), frequencies.data(), inv_freq_.bytes());
   allocate_step_memory(limits);
+  backend_.synchronize();  // what the device did wrong on the way comes out here
 }
 
 // The rows of q, k and v (of gate and up) that this rank keeps are stacked into one matrix each, so
@@ -76,10 +77,10 @@ LlamaModel::Layer LlamaModel::load_layer(const WeightReader& reader, const Weigh
   Layer layer;
   layer.attention_norm =
       load_vector(reader, prefix + "input_layernorm.weight", hidden, {0, hidden});
-  const HostMatrix qkv[] = {rows("self_attn.q_proj", config_.q_width(), q),
-                            rows("self_attn.k_proj", config_.kv_width(), kv),
-                            rows("self_attn.v_proj", config_.kv_width(), kv)};
-  layer.qkv = std::make_unique<parallel::ColumnParallelLinear>(backend_, kernels::concat_rows(qkv));
+  layer.qkv = std::make_unique<parallel::ColumnParallelLinear>(
+      backend_, kernels::concat_rows({rows("self_attn.q_proj", config_.q_width(), q),
+                                      rows("self_attn.k_proj", config_.kv_width(), kv),
+                                      rows("self_attn.v_proj", config_.kv_width(), kv)}));
   if (config_.qkv_bias) {
     std::vector<float> bias = reader.vector(prefix + "self_attn.q_proj.bias", config_.q_width(), q);
     for (const char* name : {"self_attn.k_proj.bias", "self_attn.v_proj.bias"}) {
@@ -93,10 +94,10 @@ LlamaModel::Layer LlamaModel::load_layer(const WeightReader& reader, const Weigh
       row_parallel("self_attn.o_proj", config_.q_width(), q, plan_.heads, config_.head_dim);
   layer.ffn_norm =
       load_vector(reader, prefix + "post_attention_layernorm.weight", hidden, {0, hidden});
-  const HostMatrix gate_up[] = {rows("mlp.gate_proj", config_.intermediate_size, plan_.ffn_cols),
-                                rows("mlp.up_proj", config_.intermediate_size, plan_.ffn_cols)};
-  layer.gate_up =
-      std::make_unique<parallel::ColumnParallelLinear>(backend_, kernels::concat_rows(gate_up));
+  layer.gate_up = std::make_unique<parallel::ColumnParallelLinear>(
+      backend_,
+      kernels::concat_rows({rows("mlp.gate_proj", config_.intermediate_size, plan_.ffn_cols),
+                            rows("mlp.up_proj", config_.intermediate_size, plan_.ffn_cols)}));
   layer.down =
       row_parallel("mlp.down_proj", config_.intermediate_size, plan_.ffn_cols, plan_.ffn, 1);
   return layer;

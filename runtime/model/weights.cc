@@ -11,19 +11,33 @@
 
 namespace paceline::runtime {
 
-using kernels::HostMatrix;
 using kernels::IndexRange;
+using kernels::MatrixSource;
 using kernels::WeightFormat;
 
 namespace {
 
-void copy_rows(const StoredTensor* tensor, std::size_t row_bytes, IndexRange rows,
-               std::vector<std::byte>& out) {
-  if (tensor == nullptr) return;
-  const auto begin = static_cast<std::size_t>(rows.begin) * row_bytes;
-  const auto bytes = static_cast<std::size_t>(rows.size()) * row_bytes;
-  out.assign(tensor->bytes.begin() + static_cast<std::ptrdiff_t>(begin),
-             tensor->bytes.begin() + static_cast<std::ptrdiff_t>(begin + bytes));
+const std::byte* bytes_of(const StoredTensor* tensor) {
+  return tensor == nullptr ? nullptr : tensor->bytes.data();
+}
+
+// Columns `cols` of rows `rows` as they are stored, of rows of k.
+MatrixSource stored_part(const Checkpoint& checkpoint, const StoredLinear& stored, std::int64_t k,
+                         IndexRange rows, IndexRange cols) {
+  const WeightFormat format = stored_format(stored.format);
+  const kernels::RowBytes bytes = kernels::row_bytes(format, k);
+  const kernels::RowBytes kept = kernels::row_bytes(format, cols.size());
+  const kernels::StoredRows first =
+      kernels::StoredRows{bytes_of(stored.weight), bytes_of(stored.scales),
+                          bytes_of(stored.minimums)}
+          .from(rows.begin, bytes);
+  return {format, rows.size(), cols.size(),
+          [&checkpoint, format, first, k, cols, bytes, kept](IndexRange wanted,
+                                                             const kernels::RowSpace& to) {
+            kernels::copy_cols(format, first.from(wanted.begin, bytes), k, cols, wanted.size(), to);
+            checkpoint.was_read(static_cast<std::size_t>(wanted.size()) *
+                                (kept.values + kept.scales + kept.minimums));
+          }};
 }
 
 struct NamedLinear {
@@ -140,23 +154,22 @@ WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& co
   return formats;
 }
 
-HostMatrix WeightReader::rows(const std::string& name, std::int64_t n, std::int64_t k,
-                              IndexRange rows, WeightFormat format) const {
+MatrixSource WeightReader::rows(const std::string& name, std::int64_t n, std::int64_t k,
+                                IndexRange rows, WeightFormat format) const {
   const StoredLinear stored = stored_linear(checkpoint_, config_, name, n, k);
-  HostMatrix matrix;
-  matrix.format = stored_format(stored.format);
-  matrix.rows = rows.size();
-  matrix.cols = k;
-  const kernels::RowBytes bytes = kernels::row_bytes(matrix.format, k);
-  copy_rows(stored.weight, bytes.values, rows, matrix.values);
-  copy_rows(stored.scales, bytes.scales, rows, matrix.scales);
-  copy_rows(stored.minimums, bytes.minimums, rows, matrix.minimums);
-  return matrix.format == format ? matrix : kernels::convert(matrix, format);
+  return kernels::convert(stored_part(checkpoint_, stored, k, rows, {0, k}), format);
 }
 
-HostMatrix WeightReader::cols(const std::string& name, std::int64_t n, std::int64_t k,
-                              IndexRange cols, WeightFormat format) const {
-  return kernels::take_cols(rows(name, n, k, {0, n}, format), cols);
+MatrixSource WeightReader::cols(const std::string& name, std::int64_t n, std::int64_t k,
+                                IndexRange cols, WeightFormat format) const {
+  const StoredLinear stored = stored_linear(checkpoint_, config_, name, n, k);
+  const IndexRange all{0, k};
+  if (format == WeightFormat::kInt8Channel && stored_format(stored.format) != format) {
+    const MatrixSource whole = stored_part(checkpoint_, stored, k, {0, n}, all);
+    return kernels::take_cols(kernels::convert(whole, format), cols);
+  }
+  kernels::row_bytes(format, cols.begin);  // refuses to cut a group
+  return kernels::convert(stored_part(checkpoint_, stored, k, {0, n}, cols), format);
 }
 
 std::vector<float> WeightReader::vector(const std::string& name, std::int64_t n,

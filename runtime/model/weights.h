@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/core/host_matrix.h"
+#include "kernels/core/matrix_source.h"
 #include "runtime/model/checkpoint_layout.h"
 #include "runtime/model/config.h"
 
@@ -35,20 +35,22 @@ struct WeightFormats {
 WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& config,
                              WeightChoice choice);
 
-/// Reads parts of the checkpoint's matrices, converted to the format asked for.
+/// Parts of the checkpoint's matrices, converted to the format asked for. Nothing is read before a
+/// backend packs them; then each rank reads its own part of the files, some rows at a time. They
+/// must not outlive the checkpoint.
 class WeightReader {
  public:
   WeightReader(const Checkpoint& checkpoint, const ModelConfig& config)
       : checkpoint_(checkpoint), config_(config) {}
 
   /// Rows `rows` of linear `name` [n, k].
-  kernels::HostMatrix rows(const std::string& name, std::int64_t n, std::int64_t k,
-                           kernels::IndexRange rows, kernels::WeightFormat format) const;
+  kernels::MatrixSource rows(const std::string& name, std::int64_t n, std::int64_t k,
+                             kernels::IndexRange rows, kernels::WeightFormat format) const;
 
   /// Columns `cols` of linear `name` [n, k]. Scales per output are those of the whole row, so that
   /// every cut of the matrix holds the same numbers.
-  kernels::HostMatrix cols(const std::string& name, std::int64_t n, std::int64_t k,
-                           kernels::IndexRange cols, kernels::WeightFormat format) const;
+  kernels::MatrixSource cols(const std::string& name, std::int64_t n, std::int64_t k,
+                             kernels::IndexRange cols, kernels::WeightFormat format) const;
 
   /// Elements `range` of a float vector, as fp32.
   std::vector<float> vector(const std::string& name, std::int64_t n,

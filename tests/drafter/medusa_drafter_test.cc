@@ -329,8 +329,8 @@ TEST(MedusaDrafter, LookupsPathsAreMergedIntoItsTree) {
 /// Gives one matrix for all outputs, as a tied head's source does.
 class TiedWeights final : public WeightSource {
  public:
-  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                             std::int64_t k) const override {
+  kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                               std::int64_t k) const override {
     const bool output = name.ends_with(".1");
     return weights_.matrix(output ? "base" : name, n, k);
   }

@@ -34,8 +34,8 @@ class RandomWeights final : public WeightSource {
     for (float& value : values) value = uniform(random);
     return values;
   }
-  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                             std::int64_t k) const override {
+  kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                               std::int64_t k) const override {
     return kernels::convert(fp32_matrix(values(name, n * k, 0.5f), n, k), format_);
   }
   std::vector<float> vector(const std::string& name, std::int64_t n) const override {
@@ -49,8 +49,8 @@ class RandomWeights final : public WeightSource {
 /// A table on one rank.
 class TableEmbedding final : public TokenEmbedding {
  public:
-  TableEmbedding(const kernels::HostMatrix& table, kernels::Backend& backend)
-      : backend_(backend), table_(backend.pack(table, kernels::Reduction::whole(table.cols))) {}
+  TableEmbedding(const kernels::MatrixSource& table, kernels::Backend& backend)
+      : backend_(backend), table_(backend.pack(table, kernels::Reduction::whole(table.cols()))) {}
   void forward(const std::int32_t* tokens, float* out, std::int64_t rows) override {
     backend_.embed({.table = table_.get(), .tokens = tokens, .out = out, .rows = rows});
   }

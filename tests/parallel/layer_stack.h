@@ -71,8 +71,7 @@ struct LayerStack {
     };
     ColumnParallelLinear values(backend, columns(2));
     RowParallelLinear attention_out = row_parallel(3);
-    const kernels::HostMatrix gate_up[] = {columns(4), columns(5)};
-    ColumnParallelLinear gate_and_up(backend, kernels::concat_rows(gate_up));
+    ColumnParallelLinear gate_and_up(backend, kernels::concat_rows({columns(4), columns(5)}));
     RowParallelLinear down = row_parallel(6);
     VocabParallelLogits output(exchange, table, vocab);
     std::vector<float> norm_weight(hidden);

@@ -84,48 +84,6 @@ TEST(HostMatrix, WidensInt8) {
   EXPECT_THAT(to_fp32(matrix), ElementsAre(0.5f, -64, 1.5f, 8, 10, 254));
 }
 
-TEST(HostMatrix, TakesRowsInTheOrderOfTheRanges) {
-  const HostMatrix matrix = fp32_matrix(4, 2, {0, 1, 10, 11, 20, 21, 30, 31});
-  const std::vector<IndexRange> ranges = {{2, 4}, {1, 1}, {0, 1}};
-  const HostMatrix taken = take_rows(matrix, ranges);
-  EXPECT_EQ(taken.rows, 3);
-  EXPECT_THAT(to_fp32(taken), ElementsAre(20, 21, 30, 31, 0, 1));
-  const std::vector<IndexRange> beyond = {{3, 5}};
-  EXPECT_THROW(take_rows(matrix, beyond), FatalError);
-}
-
-TEST(HostMatrix, TakesColumnsWithTheirGroups) {
-  const HostMatrix taken = take_cols(int4_matrix(), {32, 64});
-  EXPECT_EQ(taken.cols, 32);
-  const std::vector<float> values = to_fp32(taken);
-  for (int r = 0; r < 2; ++r) {
-    for (int k = 0; k < 32; ++k) EXPECT_EQ(values[r * 32 + k], int4_element(r, k + 32));
-  }
-  EXPECT_THROW(take_cols(int4_matrix(), {16, 48}), FatalError);
-  EXPECT_EQ(take_cols(int4_matrix(), {32, 32}).cols, 0);
-}
-
-TEST(HostMatrix, ColumnsOfInt8KeepTheirRowsScale) {
-  HostMatrix matrix{WeightFormat::kInt8Channel, 2, 3, {}, {}, {}};
-  matrix.values = bytes_of<std::int8_t>({1, 2, 3, 4, 5, 6});
-  matrix.scales = bytes_of<float>({1, 10});
-  EXPECT_THAT(to_fp32(take_cols(matrix, {1, 3})), ElementsAre(2, 3, 50, 60));
-}
-
-TEST(HostMatrix, PutsRowsTogetherAgain) {
-  const HostMatrix matrix = int4_matrix();
-  const IndexRange first{0, 1};
-  const IndexRange second{1, 2};
-  const std::vector<HostMatrix> parts = {take_rows(matrix, {&first, 1}),
-                                         take_rows(matrix, {&second, 1})};
-  const HostMatrix whole = concat_rows(parts);
-  EXPECT_EQ(whole.values, matrix.values);
-  EXPECT_EQ(whole.scales, matrix.scales);
-  EXPECT_EQ(whole.minimums, matrix.minimums);
-  const std::vector<HostMatrix> unlike = {matrix, fp32_matrix(1, 1, {0})};
-  EXPECT_THROW(concat_rows(unlike), FatalError);
-}
-
 TEST(HostMatrix, RefusesArraysOfTheWrongSize) {
   HostMatrix matrix = int4_matrix();
   matrix.scales.pop_back();

@@ -11,6 +11,7 @@
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/linear.h"
+#include "tests/kernels/cuda/packed_matrix.h"
 #include "tests/kernels/every_cpu.h"
 #include "tests/kernels/linear_cases.h"
 
@@ -49,7 +50,7 @@ TEST(CudaEmbed, SameBitsInEveryFormat) {
     // However the matrix is cut for `linear`.
     for (const Reduction& reduction :
          {Reduction::whole(kCols), cut({0, 64, 64, 128, kCols}, {0, 0, 0, 0, 0})}) {
-      const cuda::DeviceMatrix table(matrix, reduction, *memory);
+      const cuda::DeviceMatrix table = packed_matrix(matrix, reduction, *memory);
       in_every_order([&] {
         Floats out(tokens.size() * kCols, 7.0f);
         params.table = &table;
@@ -68,7 +69,7 @@ TEST(CudaEmbed, SegmentsOfFloatsMayEndAnywhere) {
   for (const WeightFormat format :
        {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
     const HostMatrix matrix = convert(random_matrix(18, 77), format);
-    const cuda::DeviceMatrix table(matrix, cut({5, 36, 77}, {0, 0, 0}), *memory);
+    const cuda::DeviceMatrix table = packed_matrix(matrix, cut({5, 36, 77}, {0, 0, 0}), *memory);
     Floats out(77);
     cuda::embed({.table = &table, .tokens = token.data(), .out = out.data(), .rows = 1}, nullptr);
     const Floats all = to_fp32(matrix);
@@ -79,28 +80,6 @@ TEST(CudaEmbed, SegmentsOfFloatsMayEndAnywhere) {
 TEST(CudaEmbed, RefusesAnotherBackendsMatrix) {
   const auto table = reference::pack(random_matrix(1, 1), Reduction::whole(1));
   EXPECT_THROW(cuda::embed({.table = table.get()}, nullptr), FatalError);
-}
-
-TEST(CudaDeviceMatrix, KeepsWhatItWasMadeOf) {
-  const auto memory = device_memory();
-  const HostMatrix matrix = convert(random_matrix(4, 64), WeightFormat::kInt4Group);
-  const Reduction halves{{{{0, 32}, 0}, {{32, 64}, 0}}};
-  const cuda::DeviceMatrix packed(matrix, halves, *memory);
-  EXPECT_EQ(packed.format(), WeightFormat::kInt4Group);
-  EXPECT_EQ(packed.rows(), 4);
-  EXPECT_EQ(packed.cols(), 64);
-  EXPECT_EQ(packed.reduction(), halves);
-  // One panel of 16 outputs, two groups of 32 inputs: nibbles, scales, minimums.
-  EXPECT_EQ(packed.bytes(), 2u * (16 * 16 + 16 * 2 + 16 * 2) + 2 * sizeof(cuda::DeviceSegment));
-}
-
-TEST(CudaDeviceMatrix, RefusesOneThatLacksBytesOrIsCutWithinAGroup) {
-  const auto memory = device_memory();
-  HostMatrix matrix = convert(random_matrix(4, 64), WeightFormat::kInt8Group);
-  const Reduction cut{{{{0, 16}, 0}, {{16, 64}, 0}}};
-  EXPECT_THROW(cuda::DeviceMatrix(matrix, cut, *memory), FatalError);
-  matrix.scales.pop_back();
-  EXPECT_THROW(cuda::DeviceMatrix(matrix, Reduction::whole(64), *memory), FatalError);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/linear.h"
+#include "tests/kernels/cuda/packed_matrix.h"
 #include "tests/kernels/every_cpu.h"
 #include "tests/kernels/linear_cases.h"
 
@@ -21,7 +22,7 @@ namespace paceline::kernels {
 using Floats = std::vector<float>;
 
 inline cuda::DeviceMatrix packed(const HostMatrix& matrix, const Reduction& reduction) {
-  return {matrix, reduction, *device_memory()};
+  return packed_matrix(matrix, reduction, *device_memory());
 }
 
 /// Outputs and workspace begin as something that shows where it is not written, and have more of it

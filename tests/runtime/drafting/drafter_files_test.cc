@@ -83,7 +83,7 @@ TEST_F(DrafterFilesTest, ConvertsToTheFormatAskedFor) {
   using kernels::WeightFormat;
   const WrittenDrafter written;
   const auto format = [&](WeightChoice choice) {
-    return open(written, choice).matrix("lm_head.1", 4, 32).format;
+    return open(written, choice).matrix("lm_head.1", 4, 32).format();
   };
   EXPECT_EQ(format(WeightChoice::kAuto), WeightFormat::kFp32);
   EXPECT_EQ(format(WeightChoice::kBf16), WeightFormat::kBf16);
@@ -104,7 +104,7 @@ TEST_F(DrafterFilesTest, ReadsIntegerMatricesThatTheConfigAnnounces) {
       {"lm_head.1.scales", StoredType::kF16, {4, 1}, std::string("\0\x38\0\x38\0\x38\0\x38", 8)});
   EXPECT_THAT(refusal([&] { open(written); }), HasSubstr("quantization_config"));
   written.config["quantization_config"] = {{"quant_method", "paceline"}, {"group_size", 32}};
-  const kernels::HostMatrix matrix = open(written).matrix("lm_head.1", 4, 32);
+  const kernels::HostMatrix matrix = kernels::read_rows(open(written).matrix("lm_head.1", 4, 32));
   EXPECT_EQ(matrix.format, kernels::WeightFormat::kInt8Group);
   EXPECT_EQ(kernels::to_fp32(matrix), std::vector<float>(4 * 32, 1.0f));
 }

@@ -58,8 +58,8 @@ void expect_stored(const DrafterFiles& files, const drafter::HeadParameters& hea
       EXPECT_EQ(files.vector(name, place.size), trained.vector(name, place.size));
       continue;
     }
-    const auto stored = files.matrix(name, place.shape[0], place.shape[1]);
-    const auto expected = trained.matrix(name, place.shape[0], place.shape[1]);
+    const auto stored = kernels::read_rows(files.matrix(name, place.shape[0], place.shape[1]));
+    const auto expected = kernels::read_rows(trained.matrix(name, place.shape[0], place.shape[1]));
     EXPECT_EQ(stored.format, format);
     EXPECT_EQ(stored.values, expected.values) << name;
     EXPECT_EQ(stored.scales, expected.scales) << name;

@@ -121,12 +121,12 @@ TEST_F(MedusaFilesTest, ReadsOurKeys) {
   const DrafterFiles files = open(written, WeightChoice::kBf16);
   EXPECT_EQ(files.config().draft_vocab, (Ids{3, 4, 5, 95}));
   EXPECT_THAT(files.config().choices, ElementsAre(Ids{0}, Ids{1}, Ids{0, 0}, Ids{0, 1}));
-  EXPECT_EQ(files.matrix("0.1", 4, 32).format, kernels::WeightFormat::kBf16);
+  EXPECT_EQ(files.matrix("0.1", 4, 32).format(), kernels::WeightFormat::kBf16);
 
   // Tied to the base's output rows.
   written.config["tied_head"] = true;
-  const auto base = open(written).matrix("0.1", 4, 32);
-  EXPECT_EQ(base.values, open(written).matrix("1.1", 4, 32).values);
+  const auto base = kernels::read_rows(open(written).matrix("0.1", 4, 32));
+  EXPECT_EQ(base.values, kernels::read_rows(open(written).matrix("1.1", 4, 32)).values);
   EXPECT_NE(kernels::to_fp32(base), std::vector<float>(4 * 32, 0.0f));
 }
 

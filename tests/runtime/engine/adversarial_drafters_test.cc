@@ -79,8 +79,8 @@ TEST(AdversarialDrafter, OneThatKnowsOneTokenChangesNothing) {
 class EnormousWeights final : public drafter::WeightSource {
  public:
   explicit EnormousWeights(std::string tensor) : tensor_(std::move(tensor)) {}
-  kernels::HostMatrix matrix(const std::string& name, std::int64_t n,
-                             std::int64_t k) const override {
+  kernels::MatrixSource matrix(const std::string& name, std::int64_t n,
+                               std::int64_t k) const override {
     return drafter::fp32_matrix(values(name, n * k), n, k);
   }
   std::vector<float> vector(const std::string& name, std::int64_t n) const override {

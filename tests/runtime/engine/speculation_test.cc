@@ -196,7 +196,8 @@ TEST(Speculation, MedusaHeadsThatAreNotFiniteDraftNothing) {
   // Finite weights, and sums that are not: every draft is empty and counted.
   class HugeWeights final : public drafter::WeightSource {
    public:
-    kernels::HostMatrix matrix(const std::string&, std::int64_t n, std::int64_t k) const override {
+    kernels::MatrixSource matrix(const std::string&, std::int64_t n,
+                                 std::int64_t k) const override {
       return drafter::fp32_matrix(std::vector<float>(n * k, 3e38f), n, k);
     }
     std::vector<float> vector(const std::string&, std::int64_t n) const override {

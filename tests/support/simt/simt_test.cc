@@ -332,6 +332,87 @@ TEST(SimtErrors, ALaunchThatNoDeviceTakesIsRefused) {
   }
 }
 
+// ---- streams
+
+struct Streams {
+  Streams() {
+    cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&kernels, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&copied, cudaEventDisableTiming);
+    void* memory = nullptr;
+    cudaMallocHost(&memory, sizeof(unsigned));
+    pinned = static_cast<unsigned*>(memory);
+  }
+  ~Streams() {
+    cudaFreeHost(pinned);
+    cudaEventDestroy(copied);
+    cudaStreamDestroy(kernels);
+    cudaStreamDestroy(copies);
+  }
+  void copy(unsigned* to) const {
+    cudaMemcpyAsync(to, pinned, sizeof(unsigned), cudaMemcpyHostToDevice, copies);
+  }
+
+  cudaStream_t copies = nullptr;
+  cudaStream_t kernels = nullptr;
+  cudaEvent_t copied = nullptr;
+  unsigned* pinned = nullptr;
+};
+
+__global__ void add_to(unsigned* sum, const unsigned* value) { *sum += *value; }
+
+TEST(SimtStreams, ACopyFromPinnedMemoryIsMadeNoSoonerThanItIsWaitedFor) {
+  const Streams on;
+  unsigned first = 0, second = 0;
+  *on.pinned = 1;
+  on.copy(&first);
+  cudaEventRecord(on.copied, on.copies);
+  on.copy(&second);
+  EXPECT_EQ(first, 0u);
+  cudaEventSynchronize(on.copied);
+  EXPECT_EQ(first, 1u);
+  *on.pinned = 2;  // too early for the second
+  cudaStreamSynchronize(on.copies);
+  EXPECT_EQ(first, 1u);
+  EXPECT_EQ(second, 2u);
+}
+
+TEST(SimtStreams, WhatWaitsForACopyWaitsTillItIsMade) {
+  const Streams on;
+  unsigned value = 0, sum = 0, later = 0;
+  const auto add = [&] {
+    const cudaLaunchConfig_t config{1, 1, 0, on.kernels};
+    cudaLaunchKernelEx(&config, add_to, &sum, &value);
+  };
+  add();
+  *on.pinned = 5;
+  on.copy(&value);
+  cudaEventRecord(on.copied, on.copies);
+  add();  // does not wait
+  cudaStreamWaitEvent(on.kernels, on.copied);
+  add();
+  EXPECT_EQ(sum, 0u);
+  const unsigned now = 7;
+  unsigned host = now;
+  cudaMemcpyAsync(&later, &host, sizeof(host), cudaMemcpyHostToDevice, on.kernels);
+  host = 8;  // ordinary memory has been read
+  cudaStreamSynchronize(on.kernels);
+  EXPECT_EQ(sum, 5u);
+  EXPECT_EQ(later, now);
+}
+
+TEST(SimtStreams, FreeingMemoryWaits) {
+  const Streams on;
+  unsigned value = 0;
+  *on.pinned = 3;
+  on.copy(&value);
+  void* memory = nullptr;
+  cudaMalloc(&memory, 4);
+  cudaFree(memory);
+  EXPECT_EQ(value, 3u);
+  EXPECT_THROW(cudaFreeHost(&value), Error);
+}
+
 TEST(SimtErrors, BuiltinsOutsideOfAKernelAreAnError) { EXPECT_THROW(__syncthreads(), Error); }
 
 }  // namespace

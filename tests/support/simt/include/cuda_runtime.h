@@ -24,6 +24,7 @@
 
 #include "tests/support/simt/device.h"
 #include "tests/support/simt/memory.h"
+#include "tests/support/simt/stream.h"
 
 #define __global__
 #define __device__
@@ -258,13 +259,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int devic
   return cudaSetDevice(device);
 }
 
-/// Every stream does its work at once, unless it is recorded.
-struct SimtGraph {
-  std::vector<std::function<void()>> kernels;
-};
-struct SimtStream {
-  std::unique_ptr<SimtGraph> recorded;  // while it is
-};
+/// When a stream does its work: tests/support/simt/stream.h.
 using cudaStream_t = SimtStream*;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -272,6 +267,7 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  paceline::simt::finish(*stream);
   delete stream;
   return cudaSuccess;
 }
@@ -279,7 +275,35 @@ inline bool simt_records(cudaStream_t stream) {
   return stream != nullptr && stream->recorded != nullptr;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return simt_records(stream) ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+  if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  if (stream != nullptr) paceline::simt::finish(*stream);
+  return cudaSuccess;
+}
+
+using cudaEvent_t = SimtEvent*;
+inline constexpr unsigned cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new SimtEvent;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  paceline::simt::reach(*event);
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  paceline::simt::reach(*event);
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  paceline::simt::record(*event, stream);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned = 0) {
+  if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  paceline::simt::wait_for(stream, *event);
+  return cudaSuccess;
 }
 
 /// A graph is its kernels one after the other. Only kernels can be recorded.
@@ -304,8 +328,8 @@ inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const auto& kernel : exec->kernels) kernel();
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const auto& kernel : exec->kernels) paceline::simt::put(stream, kernel);
   return cudaSuccess;
 }
 
@@ -313,8 +337,19 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   *memory = paceline::simt::allocate(bytes);
   return *memory == nullptr && bytes > 0 ? cudaErrorMemoryAllocation : cudaSuccess;
 }
+/// Waits for the device, as CUDA's does.
 inline cudaError_t cudaFree(void* memory) {
+  paceline::simt::finish_streams();
   paceline::simt::free(memory);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
+  *memory = paceline::simt::allocate_pinned(bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* memory) {
+  paceline::simt::finish_streams();
+  paceline::simt::free_pinned(memory);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -325,17 +360,32 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes,
                                    cudaStream_t stream) {
   if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
-  const paceline::simt::HostAccess access;
-  std::memset(memory, value, bytes);
+  paceline::simt::put(stream, [=] {
+    const paceline::simt::HostAccess access;
+    std::memset(memory, value, bytes);
+  });
   return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+/// From pinned memory late. From other host memory what stands there now; to such, done on return.
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,
                                    cudaMemcpyKind kind, cudaStream_t stream) {
   if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
   if (kind == cudaMemcpyDeviceToHost) ++paceline::simt::copies_to_host();
-  const paceline::simt::HostAccess access;
-  std::memmove(to, from, bytes);
+  const auto copy = [=](const void* source) {
+    const paceline::simt::HostAccess access;
+    std::memmove(to, source, bytes);
+  };
+  if (kind == cudaMemcpyHostToDevice && paceline::simt::is_pinned(from)) {
+    paceline::simt::put_late(stream, [=] { copy(from); });
+  } else if (kind == cudaMemcpyHostToDevice && stream != nullptr && !stream->waiting.empty()) {
+    const auto* bytes_now = static_cast<const std::byte*>(from);
+    paceline::simt::put(
+        stream, [copy, now = std::vector(bytes_now, bytes_now + bytes)] { copy(now.data()); });
+  } else {
+    paceline::simt::put(stream, [=] { copy(from); });
+    if (kind == cudaMemcpyDeviceToHost && stream != nullptr) paceline::simt::finish(*stream);
+  }
   return cudaSuccess;
 }
 
@@ -360,17 +410,23 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   if (!simt_can_launch(*config)) return cudaErrorInvalidConfiguration;
-  if (simt_records(config->stream)) {
+  cudaStream_t stream = config->stream;
+  const bool waits = stream != nullptr && !stream->waiting.empty();
+  if (simt_records(stream) || waits) {
     cudaLaunchConfig_t later = *config;
     later.stream = nullptr;
     // The parameters as they are now, which is what a GPU records.
-    config->stream->recorded->kernels.push_back(
-        [later, kernel,
-         parameters =
-             std::tuple<std::remove_cv_t<Parameters>...>(static_cast<Parameters>(arguments)...)] {
-          std::apply([&](const auto&... each) { cudaLaunchKernelEx(&later, kernel, each...); },
-                     parameters);
-        });
+    std::function<void()> run = [later, kernel,
+                                 parameters = std::tuple<std::remove_cv_t<Parameters>...>(
+                                     static_cast<Parameters>(arguments)...)] {
+      std::apply([&](const auto&... each) { cudaLaunchKernelEx(&later, kernel, each...); },
+                 parameters);
+    };
+    if (simt_records(stream)) {
+      stream->recorded->kernels.push_back(std::move(run));
+    } else {
+      paceline::simt::put(stream, std::move(run));
+    }
     return cudaSuccess;
   }
   const dim3& grid = config->gridDim;

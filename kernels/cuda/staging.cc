@@ -1,0 +1,92 @@
+#include "kernels/cuda/staging.h"
+
+#include <algorithm>
+
+#include "kernels/core/error.h"
+#include "kernels/cuda/launch.h"
+
+namespace paceline::kernels::cuda {
+namespace {
+
+// Errors here are those of earlier calls.
+void release(std::byte* host, std::byte* device) {
+  if (host != nullptr) (void)cudaFreeHost(host);
+  (void)cudaFree(device);
+}
+
+}  // namespace
+
+Staging::~Staging() {
+  for (Slot& slot : slots_) {
+    if (slot.copied == nullptr) continue;
+    (void)cudaEventSynchronize(slot.copied);
+    if (slot.used != nullptr) (void)cudaEventSynchronize(slot.used);
+    release(slot.host, slot.device);
+    (void)cudaEventDestroy(slot.copied);
+    if (slot.used != nullptr) (void)cudaEventDestroy(slot.used);
+  }
+  if (copies_ != nullptr) (void)cudaStreamDestroy(copies_);
+}
+
+ThreadPool& Staging::pool() {
+  if (pool_ == nullptr) pool_ = std::make_unique<ThreadPool>(threads_);
+  return *pool_;
+}
+
+void Staging::send(std::size_t bytes, FunctionRef<void(std::byte*)> fill,
+                   FunctionRef<void(const std::byte*)> use, cudaStream_t stream) {
+  open();
+  Slot& slot = slots_[next_];
+  next_ = (next_ + 1) % slots_.size();
+  check_call("cudaEventSynchronize", cudaEventSynchronize(slot.copied));
+  reserve(slot, bytes);
+  fill(slot.host);
+  check_call("cudaStreamWaitEvent", cudaStreamWaitEvent(copies_, slot.used, 0));
+  check_call("cudaMemcpy to the device",
+             cudaMemcpyAsync(slot.device, slot.host, bytes, cudaMemcpyHostToDevice, copies_));
+  check_call("cudaEventRecord", cudaEventRecord(slot.copied, copies_));
+  check_call("cudaStreamWaitEvent", cudaStreamWaitEvent(stream, slot.copied, 0));
+  use(slot.device);
+  check_call("cudaEventRecord", cudaEventRecord(slot.used, stream));
+}
+
+void Staging::open() {
+  if (copies_ != nullptr) return;
+  for (Slot& slot : slots_) {
+    if (slot.copied == nullptr) {
+      check_call("cudaEventCreate", cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming));
+    }
+    if (slot.used == nullptr) {
+      check_call("cudaEventCreate", cudaEventCreateWithFlags(&slot.used, cudaEventDisableTiming));
+    }
+  }
+  check_call("cudaStreamCreate", cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
+}
+
+void Staging::reserve(Slot& slot, std::size_t bytes) {
+  if (bytes <= slot.bytes) return;
+  check_call("cudaEventSynchronize", cudaEventSynchronize(slot.used));
+  release(slot.host, slot.device);
+  slot.host = nullptr;
+  slot.device = nullptr;
+  slot.bytes = 0;
+  const std::size_t size = std::max(bytes, piece_bytes_);
+  void* host = nullptr;
+  void* device = nullptr;
+  const cudaError_t pinned = cudaMallocHost(&host, size);
+  slot.host = static_cast<std::byte*>(host);
+  if (pinned == cudaErrorMemoryAllocation) {
+    throw ConfigError("--device cuda: no {} bytes of host memory to load weights through", size);
+  }
+  check_call("cudaMallocHost", pinned);
+  const cudaError_t status = cudaMalloc(&device, size);
+  slot.device = static_cast<std::byte*>(device);
+  if (status == cudaErrorMemoryAllocation) {
+    throw ConfigError("--device cuda: {} bytes do not fit into what is left of the GPU's memory",
+                      size);
+  }
+  check_call("cudaMalloc", status);
+  slot.bytes = size;
+}
+
+}  // namespace paceline::kernels::cuda
