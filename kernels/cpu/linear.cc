@@ -41,6 +41,8 @@ const LinearKernels& linear_kernels(Isa isa) {
       return avx512::linear_kernels();
     case Isa::kAvx512Vnni:
       return avx512vnni::linear_kernels();
+    case Isa::kAvx512Bf16:
+      return avx512bf16::linear_kernels();
     case Isa::kAmx:
       return amx::linear_kernels();
   }
@@ -54,7 +56,9 @@ std::unique_ptr<PackedMatrix> Linear::pack(const HostMatrix& matrix, const Reduc
 const std::byte* Linear::quantize(const LinearParams& params, const LinearKernels& kernels,
                                   const QuantizedLayout& layout) {
   const std::int64_t blocks = row_blocks(layout, params.rows);
-  const std::size_t bytes = static_cast<std::size_t>(blocks) * layout.block_bytes;
+  const std::size_t bytes = layout.group == 0
+                                ? static_cast<std::size_t>(params.rows) * layout.row_bytes
+                                : static_cast<std::size_t>(blocks) * layout.block_bytes;
   if (scratch_.bytes() < bytes) scratch_ = allocate_host(std::max(bytes, 2 * scratch_.bytes()));
   QuantizeTask task{params.weight->format(), layout,      params.in,  scratch_.as<std::byte>(),
                     params.weight->cols(),   params.rows, {0, blocks}};
@@ -78,7 +82,9 @@ void Linear::linear(const LinearParams& params) {
   task.weight = &weight;
   task.layout = quantized_layout(weight.format(), weight.cols(), kernels.row_block);
   task.in = reinterpret_cast<const std::byte*>(params.in);
-  if (task.layout.group != 0) task.in = quantize(params, kernels, task.layout);
+  if (task.layout.group != 0 || weight.format() == WeightFormat::kBf16) {
+    task.in = quantize(params, kernels, task.layout);
+  }
   task.out = params.out;
   task.row_count = params.rows;
 

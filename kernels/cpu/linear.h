@@ -22,7 +22,7 @@ class Linear {
   void embed(const EmbedParams& params);
 
  private:
-  // Quantizes params.in to the scratch memory, which grows but never shrinks.
+  // Quantizes or rounds params.in to the scratch memory, which grows but never shrinks.
   const std::byte* quantize(const LinearParams& params, const LinearKernels& kernels,
                             const QuantizedLayout& layout);
 

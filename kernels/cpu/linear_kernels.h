@@ -20,11 +20,12 @@ constexpr std::size_t block_group_bytes(int group, int row_block) {
   return static_cast<std::size_t>(row_block) * (static_cast<std::size_t>(group) + 8);
 }
 
-/// How activations lie before a product: plain rows for the float formats, else blocks of quantized
+/// How activations lie before a product: plain rows for the float formats, which for bf16 are
+/// rounded (to fp32, or in pairs where the instruction set takes them so), else blocks of quantized
 /// rows, each with room for row_block: a tile finds its rows at constant distances from one
 /// address.
 struct QuantizedLayout {
-  int group = 0;                // 0: rows are plain fp32
+  int group = 0;                // 0: rows are plain
   int row_block = kRowBlock;    // most rows of a block
   std::int64_t groups = 0;      // of a row
   std::size_t block_bytes = 0;  // from one block to the next: groups of block_group_bytes
@@ -41,7 +42,7 @@ inline IndexRange block_rows(const QuantizedLayout& layout, std::int64_t rows, s
   return part_of(rows, block, row_blocks(layout, rows));
 }
 
-/// Quantizes the rows of some blocks: in [row_count, cols] to out.
+/// Quantizes, or rounds to bf16, the rows of some blocks: in [row_count, cols] to out.
 struct QuantizeTask {
   WeightFormat format = WeightFormat::kInt4Group;
   QuantizedLayout layout;
@@ -88,6 +89,9 @@ namespace avx512 {
 const LinearKernels& linear_kernels();
 }
 namespace avx512vnni {
+const LinearKernels& linear_kernels();
+}
+namespace avx512bf16 {
 const LinearKernels& linear_kernels();
 }
 namespace amx {
