@@ -24,16 +24,6 @@ namespace {
 //
 #include "kernels/cpu/linear_blocks-inl.h"
 
-// Rounded as fp32_to_bf16 does, in the upper halves. (The instruction for it flushes denormals
-// before it rounds.)
-HWY_INLINE IVec round_to_bf16(Vec values) {
-  const IVec bits = _mm512_castps_si512(values);
-  const IVec odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const IVec rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-  return _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x00400000));
-}
-
 // A row as pairs that lie as the weights do: the first in a word's upper half.
 void pair_row(const float* in, std::int64_t cols, std::uint32_t* out) {
   for (std::int64_t k = 0; k < cols; k += kLanes) {
@@ -64,7 +54,7 @@ void prepare(const QuantizeTask& task) {
 struct Bf16Product {
   static constexpr bool kInteger = false;
   static constexpr bool kFillsRows = false;
-  static constexpr int kStreamedRows = 0;
+  static constexpr int kStreamedRows = 4;
 
   template <int R, int V>
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {

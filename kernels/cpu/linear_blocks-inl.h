@@ -4,8 +4,8 @@
 
 // Column vectors that a tile of so many rows takes: of float weights as many chains as hide their
 // latency and fit the registers, of integer weights two, which share the rows' broadcasts. But a
-// product of no more than kStreamedRows rows waits for integer weights, which memory gives fastest
-// one panel at a time.
+// product of no more than kStreamedRows rows waits for its weights, which memory gives fastest from
+// few panels at a time: half as many.
 template <typename Product>
 constexpr int tile_vectors(int rows) {
   if (Product::kInteger) return 2;
@@ -25,9 +25,9 @@ void multiply_rows(const ProductTask& task, const TilePlace& place, IndexRange v
     for (; at + kVectors <= vectors.end; at += kVectors) {
       multiply_tile<Product, R, kVectors>(task, place, at);
     }
-    if constexpr (kVectors > 2) {
-      for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
-    }
+  }
+  if constexpr (kVectors > 2) {
+    for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
   }
   for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
 }

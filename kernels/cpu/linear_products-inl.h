@@ -65,39 +65,57 @@ struct Bf16Product {
   static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
     const FlushedDenormals flushed;
     hold<R, V>(acc);
-    std::int64_t k = cols.begin;
-    if (k % 2 != 0) {
-      add_input<false, R, V>(tile, k, acc);
-      ++k;
+    const std::uint32_t* weights[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) {
+      weights[v] = reinterpret_cast<const std::uint32_t*>(tile.panels[v]) + tile.lanes[v];
     }
-    for (; k + 1 < cols.end; k += 2) {
-      prefetch_input<kPairBytes>(tile, static_cast<std::size_t>(k / 2));
-      add_input<true, R, V>(tile, k, acc);
-      add_input<false, R, V>(tile, k + 1, acc);
+    const float* in[R];
+    PACELINE_UNROLL
+    for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
+    const std::int64_t end = cols.end / 2;
+    std::int64_t pair = cols.begin / 2;
+    if (cols.begin % 2 != 0) {
+      add_input<1, R, V>(load_pairs<V>(weights, pair), in, pair, acc);
+      ++pair;
     }
-    if (k < cols.end) add_input<true, R, V>(tile, k, acc);
+    for (; pair < end; ++pair) {
+      prefetch_input<kPanel * sizeof(std::uint32_t)>(tile, static_cast<std::size_t>(pair));
+      const Pairs<V> w = load_pairs<V>(weights, pair);
+      add_input<0, R, V>(w, in, pair, acc);
+      add_input<1, R, V>(w, in, pair, acc);
+    }
+    if (cols.end % 2 != 0) add_input<0, R, V>(load_pairs<V>(weights, pair), in, pair, acc);
     hold<R, V>(acc);
   }
   template <int R, int V>
   static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
 
  private:
-  static constexpr std::size_t kPairBytes = kPanel * sizeof(std::uint32_t);
-
-  template <bool First, int R, int V>
-  static HWY_INLINE void add_input(const TileOperands<V>& tile, std::int64_t k,
-                                   Accumulators<R, V>& acc) {
-    Vec w[V];
+  template <int V>
+  struct Pairs {
+    IVec of[V];
+  };
+  template <int V>
+  static HWY_INLINE Pairs<V> load_pairs(const std::uint32_t* const (&weights)[V],
+                                        std::int64_t pair) {
+    Pairs<V> pairs;
     PACELINE_UNROLL
     for (int v = 0; v < V; ++v) {
-      const IVec pairs =
-          load_bytes(tile.panels[v] + static_cast<std::size_t>(k / 2) * kPairBytes +
-                     static_cast<std::size_t>(tile.lanes[v]) * sizeof(std::uint32_t));
-      w[v] = First ? upper_bf16(pairs) : lower_bf16(pairs);
+      pairs.of[v] = load_bytes(reinterpret_cast<const std::byte*>(weights[v] + pair * kPanel));
     }
+    return pairs;
+  }
+  // The first (0) or the second input of a pair.
+  template <int Second, int R, int V>
+  static HWY_INLINE void add_input(const Pairs<V>& pairs, const float* const (&in)[R],
+                                   std::int64_t pair, Accumulators<R, V>& acc) {
+    Vec w[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = Second ? lower_bf16(pairs.of[v]) : upper_bf16(pairs.of[v]);
     PACELINE_UNROLL
     for (int r = 0; r < R; ++r) {
-      const Vec x = broadcast(tile.plain_row(r) + k);
+      const Vec x = broadcast(in[r] + 2 * pair + Second);
       PACELINE_UNROLL
       for (int v = 0; v < V; ++v) acc[r][v] = fma(x, w[v], acc[r][v]);
     }
@@ -236,7 +254,11 @@ void round_rows(const QuantizeTask& task) {
       const float* in = task.in + row * task.cols;
       auto* out = reinterpret_cast<float*>(task.out +
                                            static_cast<std::size_t>(row) * task.layout.row_bytes);
-      for (std::int64_t k = 0; k < task.cols; ++k) out[k] = bf16_to_fp32(fp32_to_bf16(in[k]));
+      std::int64_t k = 0;
+      for (; k + kLanes <= task.cols; k += kLanes) {
+        store(out + k, upper_bf16(round_to_bf16(load(in + k))));
+      }
+      for (; k < task.cols; ++k) out[k] = bf16_to_fp32(fp32_to_bf16(in[k]));
     }
   }
 }

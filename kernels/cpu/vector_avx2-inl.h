@@ -32,6 +32,15 @@ inline Vec upper_bf16(IVec pairs) {
   return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x10000)));
 }
 inline Vec lower_bf16(IVec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+// As fp32_to_bf16 rounds, in the upper halves; the lower are left over.
+inline IVec round_to_bf16(Vec values) {
+  const IVec bits = _mm256_castps_si256(values);
+  const IVec odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const IVec rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const IVec quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
+  const Vec nan = _mm256_cmp_ps(values, values, _CMP_UNORD_Q);
+  return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+}
 // Neither computed before nor after.
 HWY_INLINE void hold(Vec& value) { asm volatile("" : "+x"(value)); }
 inline IVec low_nibbles(IVec bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }

@@ -28,6 +28,14 @@ inline Vec upper_bf16(IVec pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000)));
 }
 inline Vec lower_bf16(IVec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+// As fp32_to_bf16 rounds, in the upper halves; the lower are left over.
+inline IVec round_to_bf16(Vec values) {
+  const IVec bits = _mm512_castps_si512(values);
+  const IVec odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const IVec rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x00400000));
+}
 // Neither computed before nor after.
 HWY_INLINE void hold(Vec& value) { asm volatile("" : "+v"(value)); }
 inline IVec low_nibbles(IVec bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
