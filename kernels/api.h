@@ -80,7 +80,6 @@ class Backend {
   virtual void rope_table(const RopeTableParams& params) = 0;
   virtual void rope_append(const RopeAppendParams& params) = 0;
   virtual void attention(const AttentionParams& params) = 0;
-  virtual void silu_mul(const SiluMulParams& params) = 0;
   virtual void gather_rows(const GatherRowsParams& params) = 0;
   virtual void join_rows(const JoinRowsParams& params) = 0;
   virtual void place_columns(const PlaceColumnsParams& params) = 0;

@@ -50,7 +50,25 @@ class PackedMatrix {
   virtual std::size_t bytes() const = 0;
 };
 
-/// out[o, m, n] = sum over k of in[m, k] * weight[n, k], cut and added as weight.reduction() says.
+/// What is done to `in` before a product rounds or quantizes it: the bits are those of the ops that
+/// a kind is named after, one after the other. It is done whatever the number of outputs.
+struct LinearInput {
+  enum class Kind {
+    kPlain,       // nothing; in [M, K]
+    kSiluMul,     // in [M, 2 * K]: gate, then up; (gate / (1 + exp(-gate))) * up
+    kRmsNorm,     // in [M, K], as RmsNormParams says
+    kSumRmsNorm,  // first sum = in + partials, as SumPartialsParams says, then the norm of `sum`
+  };
+  Kind kind = Kind::kPlain;
+  const float* norm = nullptr;  // [K], the norm's weight
+  float eps = 0;
+  const float* partials = nullptr;   // [merges.size(), M, K]
+  std::span<const int> merges = {};  // host memory
+  float* sum = nullptr;              // [M, K], may be `in`
+};
+
+/// out[o, m, n] = sum over k of in[m, k] * weight[n, k], cut and added as weight.reduction() says,
+/// where `in` is what `input` makes of it.
 /// fp32, fp16: acc = fma(in, w, acc), k ascending, w widened to fp32.
 /// bf16: the same with `in` rounded to bf16 and denormals flushed (kernels/core/flushed_fma.h).
 /// int8/int4: `in` is first quantized per row and activation group (kernels/core/quantize.h); per
@@ -59,9 +77,10 @@ class PackedMatrix {
 /// kInt8Channel: acc = fma(float(dot), in_scale, acc), each segment's sum times its output's scale.
 struct LinearParams {
   const PackedMatrix* weight = nullptr;  // [N, K]
-  const float* in = nullptr;             // [M, K]
+  const float* in = nullptr;             // [M, K], or as `input` says
   float* out = nullptr;                  // [weight.reduction().outputs(), M, N]
   std::int64_t rows = 0;                 // M
+  LinearInput input = {};
 };
 
 /// out[m] = table row tokens[m] - first_token as fp32, plus +0 (so -0 becomes +0); a row of +0 if
@@ -178,14 +197,6 @@ struct AttentionParams {
 };
 inline constexpr int kAttentionSegment = 256;
 inline constexpr int kAttentionBlock = 16;
-
-/// out = (gate / (1 + exp(-gate))) * up.
-struct SiluMulParams {
-  const float* gate_up = nullptr;  // [M, 2 * width]: gate, then up
-  float* out = nullptr;            // [M, width]
-  std::int64_t rows = 0;
-  std::int64_t width = 0;
-};
 
 /// out[r] = in[index[r]].
 struct GatherRowsParams {

@@ -77,7 +77,7 @@ class ExchangeRun {
       backend_.upload(exchange.prepare_sum(partials, floats), ones.data(),
                       ones.size() * sizeof(float));
     };
-    const auto add = [&] { exchange.sum(partials, floats, nullptr, out.as<float>()); };
+    const auto add = [&] { exchange.sum(partials, floats, out.as<float>()); };
     fill();
     ExchangeTiming timing = time(exchange.reduces() ? "all_reduce" : "ordered_sum", size, add);
     fill();

@@ -82,7 +82,8 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
   placed.placement = parallel::place(parallel::find_cores(world.node_cpus()), world.local_rank(),
                                      world.local_size(), options.threads, parallel::cpu_quota());
   world.set_crowded(placed.placement.oversubscribed);
-  if (options.device != "cpu") {
+  // An instruction set is the CPU's: who names one means the CPU.
+  if (options.device == "cuda" || (options.device == "auto" && options.isa.empty())) {
     const kernels::CudaDevices gpus = kernels::find_cuda_devices();
     if (gpus.count > 0) {
       placed.backend = kernels::make_cuda_backend(

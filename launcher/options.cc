@@ -72,7 +72,7 @@ void add_options(CLI::App& command, ClusterOptions& options) {
   command
       .add_option("--device", options.device,
                   "cpu; cuda: a GPU for each rank of a node, shared if there are fewer; auto: cuda "
-                  "where there is one")
+                  "where there is one, unless --isa is given")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str()
       ->group("Cluster");

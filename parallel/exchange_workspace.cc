@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "kernels/core/error.h"
 #include "parallel/shards.h"
@@ -142,7 +143,7 @@ PartialSums ExchangeWorkspace::shard_sums() const {
 // A rank receives the other ranks' partials whole, or of its slice those and then the other slices'
 // sums. Computed for the rank with the fewest partials, so that all ranks decide alike.
 bool ExchangeWorkspace::in_slices(const PartialSums& partials, std::int64_t elements) const {
-  if (size() == 1) return false;
+  if (size() == 1 || reduces_) return false;
   const std::int64_t others = total_of(partials) - *std::ranges::min_element(partials.counts);
   const std::int64_t slice = (elements + size() - 1) / size();
   const std::int64_t saved = others * elements - (others * slice + elements - slice);
@@ -168,20 +169,41 @@ float* ExchangeWorkspace::prepare_sum(const PartialSums& partials, std::int64_t 
                  total_of(partials) * slices_[rank()]);
 }
 
-void ExchangeWorkspace::sum(const PartialSums& partials, std::int64_t elements,
-                            const float* residual, float* out) {
-  if (reduces_) {
-    const int nothing_to_merge[] = {0};
-    float* const own = buffer_.as<float>();
-    communicator_.device()->all_reduce(own, static_cast<std::size_t>(elements));
-    backend_.sum_partials({own, nothing_to_merge, elements, residual, out});
-    return;
+void ExchangeWorkspace::sum(const PartialSums& partials, std::int64_t elements, float* out) {
+  if (in_slices(partials, elements)) return sum_slices(partials, elements, nullptr, out);
+  const GatheredPartials all = gather_partials(partials, elements);
+  backend_.sum_partials({all.partials, all.merges, elements, nullptr, out});
+}
+
+void ExchangeWorkspace::add(const PartialSums& partials, std::int64_t elements,
+                            ResidualStream& stream) {
+  check(stream.pending.merges.empty(), "a sum is added to a residual stream that is not whole");
+  if (in_slices(partials, elements)) {
+    return sum_slices(partials, elements, stream.x, stream.x);
   }
-  if (!in_slices(partials, elements)) {
+  stream.pending = gather_partials(partials, elements);
+}
+
+void ExchangeWorkspace::settle(ResidualStream& stream, std::int64_t elements) {
+  const GatheredPartials pending = std::exchange(stream.pending, {});
+  if (pending.merges.empty()) return;
+  backend_.sum_partials({pending.partials, pending.merges, elements, stream.x, stream.x});
+}
+
+GatheredPartials ExchangeWorkspace::gather_partials(const PartialSums& partials,
+                                                    std::int64_t elements) {
+  if (!reduces_) {
     gather();
-    backend_.sum_partials({all_.data(), partials.merges, elements, residual, out});
-    return;
+    return {all_.data(), partials.merges};
   }
+  static constexpr int kNothingToMerge[] = {0};
+  float* const own = buffer_.as<float>();
+  communicator_.device()->all_reduce(own, static_cast<std::size_t>(elements));
+  return {own, kNothingToMerge};
+}
+
+void ExchangeWorkspace::sum_slices(const PartialSums& partials, std::int64_t elements,
+                                   const float* residual, float* out) {
   float* const received = received_behind(partials, elements);
   gather_slices(partials, elements, received);
   const Blocks sums = prepare_in(out, slices_, 1);

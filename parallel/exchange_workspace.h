@@ -17,6 +17,19 @@ struct PartialSums {
   std::vector<int> merges;           // SumPartialsParams::merges for all of them, ranks ascending
 };
 
+/// All ranks' partials of a sum of `size` elements, in the workspace until it is used again.
+struct GatheredPartials {
+  const float* partials = nullptr;   // [merges.size(), size]
+  std::span<const int> merges = {};  // SumPartialsParams::merges
+};
+
+/// The residual stream x [size] of some rows, the same on every rank. What was last added to it may
+/// still be in parts, which the next norm adds in passing.
+struct ResidualStream {
+  float* x = nullptr;
+  GatheredPartials pending = {};  // no merges: x is whole
+};
+
 /// What the layers of a rank share: where they compute, with whom, and one buffer for what is being
 /// exchanged. The backend and the communicator must outlive it, and it the layers.
 class ExchangeWorkspace {
@@ -51,16 +64,25 @@ class ExchangeWorkspace {
   /// The partial sums of a row-parallel product: those of the subtrees that each rank owns, in the
   /// order of parallel/shards.h; where a library adds them one for each rank.
   PartialSums shard_sums() const;
-  /// Room for this rank's partials [counts[rank()], size], to be written and then added by `sum`
-  /// with the same arguments; valid until the next call.
+  /// Room for this rank's partials [counts[rank()], size], to be written and then added by `sum` or
+  /// `add` with the same arguments; valid until the next call.
   float* prepare_sum(const PartialSums& partials, std::int64_t size);
-  /// out = residual + the sum of all ranks' partials, each [size], on every rank. residual may be
-  /// null or out. With few elements every rank gets all partials and adds them. With many, each
-  /// gets its slice of them (of the elements), adds that, and the slices' sums are gathered: the
-  /// same additions, so the same bits, for about 2 (n - 1) / n of a sum's bytes instead of n - 1.
-  void sum(const PartialSums& partials, std::int64_t size, const float* residual, float* out);
+  /// out = the sum of all ranks' partials, each [size], on every rank. With few elements every rank
+  /// gets all partials and adds them. With many, each gets its slice of them (of the elements),
+  /// adds that, and the slices' sums are gathered: the same additions, so the same bits, for about
+  /// 2 (n - 1) / n of a sum's bytes instead of n - 1.
+  void sum(const PartialSums& partials, std::int64_t size, float* out);
+  /// stream += the same sum, where the stream is whole; with few elements the partials are left for
+  /// the next norm, or `settle`, to add.
+  void add(const PartialSums& partials, std::int64_t size, ResidualStream& stream);
+  /// Makes the stream whole.
+  void settle(ResidualStream& stream, std::int64_t size);
 
  private:
+  GatheredPartials gather_partials(const PartialSums& partials, std::int64_t size);
+  /// out = residual + the sum, each rank adding its slice. residual may be null or out.
+  void sum_slices(const PartialSums& partials, std::int64_t size, const float* residual,
+                  float* out);
   float* reserve(std::int64_t floats);
   bool in_slices(const PartialSums& partials, std::int64_t size) const;
   /// The elements of a sum that each rank adds.

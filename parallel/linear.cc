@@ -1,5 +1,7 @@
 #include "parallel/linear.h"
 
+#include <utility>
+
 #include "kernels/core/error.h"
 
 namespace paceline::parallel {
@@ -29,8 +31,20 @@ ColumnParallelLinear::ColumnParallelLinear(kernels::Backend& backend,
                                            const kernels::HostMatrix& weight)
     : backend_(backend), weight_(backend.pack(weight, Reduction::whole(weight.cols))) {}
 
-void ColumnParallelLinear::forward(const float* in, float* out, std::int64_t rows) {
-  backend_.linear({.weight = weight_.get(), .in = in, .out = out, .rows = rows});
+void ColumnParallelLinear::forward(ResidualStream& x, const RmsNorm& norm, float* out,
+                                   std::int64_t rows) {
+  using Kind = kernels::LinearInput::Kind;
+  const GatheredPartials pending = std::exchange(x.pending, {});
+  backend_.linear({.weight = weight_.get(),
+                   .in = x.x,
+                   .out = out,
+                   .rows = rows,
+                   .input = {.kind = pending.merges.empty() ? Kind::kRmsNorm : Kind::kSumRmsNorm,
+                             .norm = norm.weight,
+                             .eps = norm.eps,
+                             .partials = pending.partials,
+                             .merges = pending.merges,
+                             .sum = x.x}});
 }
 
 RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
@@ -48,11 +62,21 @@ RowParallelLinear::RowParallelLinear(ExchangeWorkspace& exchange, const kernels:
   weight_ = exchange.backend().pack(weight, reduction);
 }
 
-void RowParallelLinear::add(const float* in, float* residual, std::int64_t rows) {
+void RowParallelLinear::add(const float* in, ResidualStream& x, std::int64_t rows) {
+  add(in, {}, x, rows);
+}
+
+void RowParallelLinear::add_gated(const float* gate_up, ResidualStream& x, std::int64_t rows) {
+  add(gate_up, {.kind = kernels::LinearInput::Kind::kSiluMul}, x, rows);
+}
+
+void RowParallelLinear::add(const float* in, const kernels::LinearInput& input, ResidualStream& x,
+                            std::int64_t rows) {
   const std::int64_t elements = rows * weight_->rows();
   float* const partials = exchange_.prepare_sum(partials_, elements);
-  exchange_.backend().linear({.weight = weight_.get(), .in = in, .out = partials, .rows = rows});
-  exchange_.sum(partials_, elements, residual, residual);
+  exchange_.backend().linear(
+      {.weight = weight_.get(), .in = in, .out = partials, .rows = rows, .input = input});
+  exchange_.add(partials_, elements, x);
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(ExchangeWorkspace& exchange,
@@ -77,7 +101,7 @@ void VocabParallelEmbedding::forward(const std::int32_t* tokens, float* out, std
                              .first_token = first_token_,
                              .out = part,
                              .rows = rows});
-  if (!alone) exchange_.sum(partials_, elements, nullptr, out);
+  if (!alone) exchange_.sum(partials_, elements, out);
 }
 
 VocabParallelLogits::VocabParallelLogits(ExchangeWorkspace& exchange,

@@ -16,14 +16,20 @@
 
 namespace paceline::parallel {
 
-/// out = in * W^T where this rank keeps some rows of W, that is some columns of out: nothing to
-/// exchange.
+/// RMSNorm (Zhang & Sennrich 2019), as kernels::RmsNormParams says.
+struct RmsNorm {
+  const float* weight = nullptr;  // [K], device memory
+  float eps = 0;
+};
+
+/// out = norm(x) * W^T where this rank keeps some rows of W, that is some columns of out: nothing
+/// to exchange.
 class ColumnParallelLinear {
  public:
   /// `weight` [N_rank, K]
   ColumnParallelLinear(kernels::Backend& backend, const kernels::HostMatrix& weight);
-  /// in [M, K], out [M, N_rank]
-  void forward(const float* in, float* out, std::int64_t rows);
+  /// x [M, K], whole after this; out [M, N_rank]
+  void forward(ResidualStream& x, const RmsNorm& norm, float* out, std::int64_t rows);
   const kernels::PackedMatrix& weight() const { return *weight_; }
 
  private:
@@ -31,7 +37,7 @@ class ColumnParallelLinear {
   std::unique_ptr<kernels::PackedMatrix> weight_;
 };
 
-/// residual += in * W^T where this rank keeps the columns of W that its shards hold: partial sums
+/// x += in * W^T where this rank keeps the columns of W that its shards hold: partial sums
 /// per subtree of shards, exchanged and added in the order that parallel/shards.h fixes.
 class RowParallelLinear {
  public:
@@ -39,11 +45,16 @@ class RowParallelLinear {
   /// is `first_shard` (local_ranges()).
   RowParallelLinear(ExchangeWorkspace& exchange, const kernels::HostMatrix& weight,
                     std::span<const IndexRange> shard_cols, int first_shard);
-  /// in [M, K_rank], residual [M, N]
-  void add(const float* in, float* residual, std::int64_t rows);
+  /// in [M, K_rank], x [M, N]
+  void add(const float* in, ResidualStream& x, std::int64_t rows);
+  /// x += (silu(gate) * up) * W^T; gate_up [M, 2 * K_rank]: gate, then up.
+  void add_gated(const float* gate_up, ResidualStream& x, std::int64_t rows);
   const kernels::PackedMatrix& weight() const { return *weight_; }
 
  private:
+  void add(const float* in, const kernels::LinearInput& input, ResidualStream& x,
+           std::int64_t rows);
+
   ExchangeWorkspace& exchange_;
   std::unique_ptr<kernels::PackedMatrix> weight_;
   PartialSums partials_;

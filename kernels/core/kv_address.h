@@ -25,6 +25,11 @@ inline std::size_t page_bytes(const KvPool& pool) {
          element_bytes(pool.format);
 }
 
+/// From a key to its value, in elements of the pool's format.
+PACELINE_HOST_DEVICE inline std::int64_t kv_value_distance(const KvPool& pool) {
+  return pool.num_heads * kv_head_stride(pool);
+}
+
 /// Index of the first of the head_dim elements of a key or value, in elements of the pool's format.
 PACELINE_HOST_DEVICE inline std::int64_t kv_offset(const KvPool& pool, const PageTable& table,
                                                    std::int32_t sequence, std::int32_t slot,

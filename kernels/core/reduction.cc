@@ -25,4 +25,16 @@ void check_reduction(const Reduction& reduction, WeightFormat format, std::int64
   check(end == cols, "the segments end at column {} of {}", end, cols);
 }
 
+void check_merges(std::span<const int> merges) {
+  int depth = 0;
+  for (const int merge : merges) {
+    ++depth;
+    check(0 <= merge && merge < depth && depth <= kMaxReductionDepth,
+          "sum_partials: {} merges of {} sums, of which at most {} can wait", merge, depth,
+          kMaxReductionDepth);
+    depth -= merge;
+  }
+  check(depth == 1, "sum_partials: the merges leave {} sums, not one", depth);
+}
+
 }  // namespace paceline::kernels

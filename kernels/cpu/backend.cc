@@ -55,7 +55,6 @@ class CpuBackend final : public Backend {
   void attention(const AttentionParams& params) override {
     cpu::attention(params, row_ops_, pool_);
   }
-  void silu_mul(const SiluMulParams& params) override { cpu::silu_mul(params, row_ops_, pool_); }
   void gather_rows(const GatherRowsParams& params) override {
     cpu::gather_rows(params, row_ops_, pool_);
   }

@@ -38,24 +38,32 @@ HWY_INLINE auto power_of_two(hn::Vec<hn::ScalableTag<std::int64_t>> n) {
                      hn::ShiftLeft<52>(hn::Add(n, hn::Set(di, std::int64_t{1023}))));
 }
 
+/// x * 2^n of an integer n, rounded once.
+HWY_INLINE auto scale_by_power(hn::Vec<hn::ScalableTag<float>> x,
+                               hn::Vec<hn::ScalableTag<float>> n) {
+#if HWY_TARGET == HWY_AVX3
+  return hn::Vec<hn::ScalableTag<float>>{_mm512_scalef_ps(x.raw, n.raw)};
+#else
+  const auto e = hn::ConvertTo(hn::ScalableTag<std::int32_t>(), n);
+  const auto half = hn::ShiftRight<1>(e);
+  return hn::Mul(hn::Mul(x, power_of_two(half)), power_of_two(hn::Sub(e, half)));
+#endif
+}
+
 /// exact::exp of floats.
 HWY_INLINE hn::Vec<hn::ScalableTag<float>> exp(hn::Vec<hn::ScalableTag<float>> x) {
   using namespace exact::constants;
   const hn::ScalableTag<float> d;
-  const hn::ScalableTag<std::int32_t> di;
-  // Compare and select, so that a NaN passes.
-  x = hn::IfThenElse(hn::Gt(x, hn::Set(d, kExpMaxFloat)), hn::Set(d, kExpMaxFloat), x);
-  x = hn::IfThenElse(hn::Lt(x, hn::Set(d, kExpMinFloat)), hn::Set(d, kExpMinFloat), x);
+  // Of x86's minimum and maximum a NaN passes that is the second operand.
+  x = hn::Min(hn::Set(d, kExpMaxFloat), x);
+  x = hn::Max(hn::Set(d, kExpMinFloat), x);
   const auto round = hn::Set(d, kRoundFloat);
-  const auto rounded = hn::MulAdd(x, hn::Set(d, kLog2eFloat), round);
-  const auto n = hn::Sub(rounded, round);
+  const auto n = hn::Sub(hn::MulAdd(x, hn::Set(d, kLog2eFloat), round), round);
   auto r = hn::NegMulAdd(n, hn::Set(d, kLn2HighFloat), x);
   r = hn::NegMulAdd(n, hn::Set(d, kLn2LowFloat), r);
   const auto p =
       hn::Add(hn::MulAdd(hn::Mul(r, r), polynomial(d, r, kExpFloat), r), hn::Set(d, 1.0f));
-  const auto e = hn::Sub(hn::BitCast(di, rounded), hn::BitCast(di, round));
-  const auto half = hn::ShiftRight<1>(e);
-  return hn::Mul(hn::Mul(p, power_of_two(half)), power_of_two(hn::Sub(e, half)));
+  return scale_by_power(p, n);
 }
 
 /// exact::exp of doubles that are neither NaN nor above 710.

@@ -181,17 +181,18 @@ void quantize_filled(const QuantizeTask& task) {
   quantize(task);
   const QuantizedLayout& layout = task.layout;
   const auto group = static_cast<std::size_t>(layout.group);
-  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
-    const auto rows = static_cast<std::size_t>(block_rows(layout, task.row_count, block).size());
-    if (rows == kTileRows) continue;
-    std::byte* to = task.out + static_cast<std::size_t>(block) * layout.block_bytes;
-    for (std::int64_t g = 0; g < layout.groups; ++g) {
-      std::byte* scales = to + kTileRows * group;
-      std::memset(to + rows * group, 0, (kTileRows - rows) * group);
-      std::memset(scales + rows * 4, 0, (kTileRows - rows) * 4);
-      std::memset(scales + (kTileRows + rows) * 4, 0, (kTileRows - rows) * 4);
-      to += block_group_bytes(layout.group, kTileRows);
-    }
+  const std::int64_t block = block_of_row(layout, task.row_count, task.row);
+  const IndexRange in_block = block_rows(layout, task.row_count, block);
+  const auto rows = static_cast<std::size_t>(in_block.size());
+  if (task.row + 1 < in_block.end || rows == kTileRows) return;
+  std::byte* const blocks = task.out + static_cast<std::size_t>(block) * layout.block_bytes;
+  for (std::int64_t g = task.groups.begin; g < task.groups.end; ++g) {
+    std::byte* to =
+        blocks + static_cast<std::size_t>(g) * block_group_bytes(layout.group, kTileRows);
+    std::byte* scales = to + kTileRows * group;
+    std::memset(to + rows * group, 0, (kTileRows - rows) * group);
+    std::memset(scales + rows * 4, 0, (kTileRows - rows) * 4);
+    std::memset(scales + (kTileRows + rows) * 4, 0, (kTileRows - rows) * 4);
   }
 }
 

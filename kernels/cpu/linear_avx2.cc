@@ -25,7 +25,7 @@ namespace {
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {kRowBlock, prepare, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize_or_round, multiply};
   return kKernels;
 }
 

@@ -24,13 +24,18 @@ namespace {
 //
 #include "kernels/cpu/linear_blocks-inl.h"
 
-// A row as pairs that lie as the weights do: the first in a word's upper half.
-void pair_row(const float* in, std::int64_t cols, std::uint32_t* out) {
-  for (std::int64_t k = 0; k < cols; k += kLanes) {
-    const auto count = static_cast<int>(std::min<std::int64_t>(cols - k, kLanes));
+static_assert(kFloatGroup == kLanes);
+
+// As pairs that lie as the weights do: the first in a word's upper half.
+void round_groups(const QuantizeTask& task) {
+  auto* out = reinterpret_cast<std::uint32_t*>(task.out + static_cast<std::size_t>(task.row) *
+                                                              task.layout.row_bytes);
+  const std::int64_t end = std::min(task.groups.end * kFloatGroup, task.cols);
+  for (std::int64_t k = task.groups.begin * kFloatGroup; k < end; k += kLanes) {
+    const auto count = static_cast<int>(std::min<std::int64_t>(end - k, kLanes));
     const auto lanes = static_cast<__mmask16>((1u << count) - 1);
     // Two inputs in 64 bits, the first below.
-    const IVec both = round_to_bf16(_mm512_maskz_loadu_ps(lanes, in + k));
+    const IVec both = round_to_bf16(_mm512_maskz_loadu_ps(lanes, task.in + k));
     const IVec first = _mm512_and_si512(both, _mm512_set1_epi64(0xffff0000));
     const IVec pairs = _mm512_or_si512(first, _mm512_srli_epi64(both, 48));
     const auto words = static_cast<__mmask8>((1u << (count + 1) / 2) - 1);
@@ -38,15 +43,8 @@ void pair_row(const float* in, std::int64_t cols, std::uint32_t* out) {
   }
 }
 
-void prepare(const QuantizeTask& task) {
-  if (task.format != WeightFormat::kBf16) return quantize(task);
-  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
-    const IndexRange rows = block_rows(task.layout, task.row_count, block);
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-      std::byte* out = task.out + static_cast<std::size_t>(row) * task.layout.row_bytes;
-      pair_row(task.in + row * task.cols, task.cols, reinterpret_cast<std::uint32_t*>(out));
-    }
-  }
+void quantize_or_round(const QuantizeTask& task) {
+  task.format == WeightFormat::kBf16 ? round_groups(task) : quantize(task);
 }
 
 // The instruction adds the product of the upper halves, then that of the lower, each as
@@ -124,7 +122,7 @@ void multiply(const ProductTask& task) {
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {kRowBlock, prepare, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize_or_round, multiply};
   return kKernels;
 }
 

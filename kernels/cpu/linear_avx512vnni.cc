@@ -47,7 +47,7 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {kRowBlock, prepare, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize_or_round, multiply};
   return kKernels;
 }
 

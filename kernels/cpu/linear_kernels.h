@@ -42,15 +42,33 @@ inline IndexRange block_rows(const QuantizedLayout& layout, std::int64_t rows, s
   return part_of(rows, block, row_blocks(layout, rows));
 }
 
-/// Quantizes, or rounds to bf16, the rows of some blocks: in [row_count, cols] to out.
+/// The block that a row is in.
+inline std::int64_t block_of_row(const QuantizedLayout& layout, std::int64_t rows,
+                                 std::int64_t row) {
+  return ((row + 1) * row_blocks(layout, rows) - 1) / rows;
+}
+
+/// Of all rows.
+inline std::int64_t quantized_bytes(const QuantizedLayout& layout, std::int64_t rows) {
+  return layout.group == 0
+             ? rows * static_cast<std::int64_t>(layout.row_bytes)
+             : row_blocks(layout, rows) * static_cast<std::int64_t>(layout.block_bytes);
+}
+
+/// Inputs that are a group where rows stay plain.
+inline constexpr int kFloatGroup = 16;
+
+/// Quantizes, or rounds to bf16, some groups of a row to their place among the blocks of all rows.
+/// Who has the last row of a block does what is to be done with the rows that the block lacks.
 struct QuantizeTask {
   WeightFormat format = WeightFormat::kInt4Group;
   QuantizedLayout layout;
-  const float* in = nullptr;
-  std::byte* out = nullptr;
+  const float* in = nullptr;  // [cols], the row
+  std::byte* out = nullptr;   // all blocks
   std::int64_t cols = 0;
   std::int64_t row_count = 0;  // M
-  IndexRange blocks;
+  std::int64_t row = 0;
+  IndexRange groups;
 };
 
 /// The part of a product that lies in the given blocks of rows and panels.

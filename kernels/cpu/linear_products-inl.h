@@ -247,24 +247,19 @@ struct Int8ChannelProduct {
 };
 
 // For bf16 products, plain rows whose elements are bf16 numbers.
-void round_rows(const QuantizeTask& task) {
-  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
-    const IndexRange rows = block_rows(task.layout, task.row_count, block);
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-      const float* in = task.in + row * task.cols;
-      auto* out = reinterpret_cast<float*>(task.out +
-                                           static_cast<std::size_t>(row) * task.layout.row_bytes);
-      std::int64_t k = 0;
-      for (; k + kLanes <= task.cols; k += kLanes) {
-        store(out + k, upper_bf16(round_to_bf16(load(in + k))));
-      }
-      for (; k < task.cols; ++k) out[k] = bf16_to_fp32(fp32_to_bf16(in[k]));
-    }
+void round_groups(const QuantizeTask& task) {
+  auto* out = reinterpret_cast<float*>(task.out +
+                                       static_cast<std::size_t>(task.row) * task.layout.row_bytes);
+  std::int64_t k = task.groups.begin * kFloatGroup;
+  const std::int64_t end = std::min(task.groups.end * kFloatGroup, task.cols);
+  for (; k + kLanes <= end; k += kLanes) {
+    store(out + k, upper_bf16(round_to_bf16(load(task.in + k))));
   }
+  for (; k < end; ++k) out[k] = bf16_to_fp32(fp32_to_bf16(task.in[k]));
 }
 
-void prepare(const QuantizeTask& task) {
-  task.format == WeightFormat::kBf16 ? round_rows(task) : quantize(task);
+void quantize_or_round(const QuantizeTask& task) {
+  task.format == WeightFormat::kBf16 ? round_groups(task) : quantize(task);
 }
 
 void multiply(const ProductTask& task) {

@@ -265,17 +265,21 @@ void multiply_tile(const ProductTask& task, const TilePlace& place, std::int64_t
   for (int o = 0; o < depth; ++o) store_tile<Product, R, V>(task, place, first, o, stack[o]);
 }
 
-// kernels/core/quantize.h in vectors. Row `lane` of the block `out`.
-void quantize_row(const QuantizeTask& task, const float* in, std::byte* out, std::size_t lane) {
+// kernels/core/quantize.h in vectors.
+void quantize(const QuantizeTask& task) {
   const QuantizedLayout& layout = task.layout;
+  const std::int64_t block_index = block_of_row(layout, task.row_count, task.row);
+  const auto lane =
+      static_cast<std::size_t>(task.row - block_rows(layout, task.row_count, block_index).begin);
+  std::byte* out = task.out + static_cast<std::size_t>(block_index) * layout.block_bytes;
   const auto size = static_cast<std::size_t>(layout.group);
-  for (std::int64_t g = 0; g < layout.groups; ++g) {
+  for (std::int64_t g = task.groups.begin; g < task.groups.end; ++g) {
     std::byte* block =
         out + static_cast<std::size_t>(g) * block_group_bytes(layout.group, layout.row_block);
     auto* q = reinterpret_cast<std::int8_t*>(block + lane * size);
     const auto row_block = static_cast<std::size_t>(layout.row_block);
     auto* scales = reinterpret_cast<float*>(block + row_block * size);
-    const float* group = in + g * layout.group;
+    const float* group = task.in + g * layout.group;
     float padded[64];
     const std::int64_t count = task.cols - g * layout.group;
     if (count < layout.group) {
@@ -295,16 +299,5 @@ void quantize_row(const QuantizeTask& task, const float* in, std::byte* out, std
     std::memcpy(scales + row_block + lane,
                 task.format == WeightFormat::kInt4Group ? static_cast<const void*>(&term) : &undo,
                 4);
-  }
-}
-
-void quantize(const QuantizeTask& task) {
-  for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
-    const IndexRange rows = block_rows(task.layout, task.row_count, block);
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-      quantize_row(task, task.in + row * task.cols,
-                   task.out + static_cast<std::size_t>(block) * task.layout.block_bytes,
-                   static_cast<std::size_t>(row - rows.begin));
-    }
   }
 }

@@ -14,7 +14,6 @@ void rms_norm(const RmsNormParams& params, const RowOps& ops, ThreadPool& pool);
 void rope_table(const RopeTableParams& params, const RowOps& ops, ThreadPool& pool);
 void rope_append(const RopeAppendParams& params, const RowOps& ops, ThreadPool& pool);
 void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& pool);
-void silu_mul(const SiluMulParams& params, const RowOps& ops, ThreadPool& pool);
 void gather_rows(const GatherRowsParams& params, const RowOps& ops, ThreadPool& pool);
 void join_rows(const JoinRowsParams& params, const RowOps& ops, ThreadPool& pool);
 void place_columns(const PlaceColumnsParams& params, const RowOps& ops, ThreadPool& pool);

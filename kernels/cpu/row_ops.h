@@ -86,7 +86,8 @@ struct RowOps {
   void (*rms_norm)(const RmsNormParams&, IndexRange rows);
   void (*rope_table)(const RopeTableParams&, IndexRange rows);
   void (*rope_append)(const RopeAppendParams&, IndexRange rows);
-  void (*silu_mul)(const SiluMulParams&, IndexRange rows);
+  /// LinearInput's kSiluMul of `count` elements.
+  void (*silu_mul)(const float* gate, const float* up, float* out, std::int64_t count);
   void (*token_log_probs)(const TokenLogProbsParams&, IndexRange rows);
   void (*activate)(const ActivateParams&, IndexRange rows);
   void (*top_log_probs)(const TopLogProbsParams&, IndexRange rows);

@@ -57,18 +57,12 @@ void rms_norm(const RmsNormParams& params, IndexRange rows) {
   }
 }
 
-void silu_mul(const SiluMulParams& params, IndexRange rows) {
-  const FloatTag d;
-  const auto one = hn::Set(d, 1.0f);
-  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    const float* gates = params.gate_up + row * 2 * params.width;
-    float* out = params.out + row * params.width;
-    for (std::int64_t i = 0; i < params.width; i += kWidth) {
-      const auto gate = load_part(gates, i, params.width);
-      const auto up = load_part(gates + params.width, i, params.width);
-      const auto silu = hn::Div(gate, hn::Add(one, exp(hn::Neg(gate))));
-      store_part(hn::Mul(silu, up), out, i, params.width);
-    }
+void silu_mul(const float* gates, const float* ups, float* out, std::int64_t count) {
+  const auto one = hn::Set(FloatTag(), 1.0f);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const auto gate = load_part(gates, i, count);
+    const auto silu = hn::Div(gate, hn::Add(one, exp(hn::Neg(gate))));
+    store_part(hn::Mul(silu, load_part(ups, i, count)), out, i, count);
   }
 }
 

@@ -7,32 +7,13 @@
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/split.h"
 
-// The ops whose rows are simply shared out. A hand-over to another thread costs about as much as a
-// few thousand elements.
+// The ops whose rows are simply shared out.
 
 namespace paceline::kernels::cpu {
-namespace {
-
-constexpr std::int64_t kCheapElements = 16384;  // a few instructions each
-constexpr std::int64_t kDearElements = 4096;    // an exp or a sine each
-
-void check_merges(const SumPartialsParams& params) {
-  int depth = 0;
-  for (const int merges : params.merges) {
-    ++depth;
-    check(merges < depth && depth <= kMaxReductionDepth,
-          "sum_partials: {} merges of {} sums, of which at most {} can wait", merges, depth,
-          kMaxReductionDepth);
-    depth -= merges;
-  }
-  check(depth == 1, "sum_partials: the merges leave {} sums, not one", depth);
-}
-
-}  // namespace
 
 void sum_partials(const SumPartialsParams& params, const RowOps& ops, ThreadPool& pool) {
   if (params.size == 0) return;
-  check_merges(params);
+  check_merges(params.merges);
   split(pool, params.size, kCheapElements, 16,
         [&](IndexRange range) { ops.sum_partials(params, range); });
 }
@@ -51,11 +32,6 @@ void rope_append(const RopeAppendParams& params, const RowOps& ops, ThreadPool& 
   const std::int64_t heads = params.num_heads + 2 * params.kv.num_heads;
   split(pool, params.rows, rows_of(kCheapElements, heads * params.kv.head_dim), 1,
         [&](IndexRange rows) { ops.rope_append(params, rows); });
-}
-
-void silu_mul(const SiluMulParams& params, const RowOps& ops, ThreadPool& pool) {
-  split(pool, params.rows, rows_of(kDearElements, params.width), 1,
-        [&](IndexRange rows) { ops.silu_mul(params, rows); });
 }
 
 void gather_rows(const GatherRowsParams& params, const RowOps&, ThreadPool& pool) {

@@ -8,6 +8,10 @@
 
 namespace paceline::kernels::cpu {
 
+/// Elements that are worth another thread: a hand-over costs about as much as that many.
+inline constexpr std::int64_t kCheapElements = 16384;  // a few instructions each
+inline constexpr std::int64_t kDearElements = 4096;    // an exp or a sine each
+
 /// Part `index` of `parts` nearly equal parts of [0, size).
 inline IndexRange part_of(std::int64_t size, std::int64_t index, std::int64_t parts) {
   return {size * index / parts, size * (index + 1) / parts};

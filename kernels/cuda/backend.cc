@@ -133,7 +133,6 @@ class CudaBackend final : public Backend {
     const std::int64_t states = cuda::attention_workspace(params);
     cuda::attention(params, states > 0 ? workspace<float>(states) : nullptr, stream());
   }
-  void silu_mul(const SiluMulParams& params) override { cuda::silu_mul(params, stream()); }
   void gather_rows(const GatherRowsParams& params) override { cuda::gather_rows(params, stream()); }
   void join_rows(const JoinRowsParams& params) override { cuda::join_rows(params, stream()); }
   void place_columns(const PlaceColumnsParams& params) override {

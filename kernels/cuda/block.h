@@ -28,6 +28,20 @@ __device__ T reduce_warp(T value, const Combine& combine) {
   return value;
 }
 
+/// Whether this block is the last of `count` to come here, the same for all its threads: it then
+/// sees what all of them wrote before. *arrived, in the device's memory, begins as 0.
+__device__ inline bool is_last_of_blocks(unsigned* arrived, unsigned count) {
+  __shared__ bool is_last;
+  __syncthreads();  // behind what this block's threads wrote
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last = atomicAdd(arrived, 1u) == count - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return is_last;
+}
+
 /// Every thread's value combined, for every thread. `combine` must not mind the order.
 template <typename T, typename Combine>
 __device__ T reduce_block(T value, const Combine& combine) {

@@ -6,7 +6,6 @@
 #include "kernels/core/reduction.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/device_matrix.h"
-#include "kernels/cuda/elements.h"
 #include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/linear_rows.h"
@@ -46,36 +45,75 @@ __device__ void copy_by_warp(AsyncCopies& copies, std::byte* to, const std::byte
   }
 }
 
-/// This lane's sums of a panel, a segment and the tiles from `first_tile` on, to their places in
-/// sums [segments, row_count, weight.rows].
+/// The row and output of the i-th of this lane's four sums of a panel and a tile.
+struct SumPlace {
+  std::int64_t row, output;
+  __device__ SumPlace(std::int64_t panel, std::int64_t tile, int i)
+      : row(tile * kTileRows + lane_of_warp() % 4 * 2 + i % 2),
+        output(panel * kPanel + lane_of_warp() / 4 + i / 2 * 8) {}
+};
+
+/// Where a product goes.
+struct Products {
+  std::int64_t row_count = 0;   // M
+  float* sums = nullptr;        // [segments, M, N]
+  unsigned* arrived = nullptr;  // [panel blocks, row blocks], zeros; null: the sums are the outputs
+  float* out = nullptr;         // [outputs, M, N]
+};
+
+/// This lane's sums of a panel, a segment and the tiles from `first_tile` on.
 template <WeightFormat kFormat, int kTiles>
 __device__ void store_sums(const DeviceMatrixView& weight, const float (&own)[kTiles][4],
                            std::int64_t panel, std::int64_t first_tile, std::int32_t segment,
-                           std::int64_t row_count, float* sums) {
+                           const Products& to) {
   PACELINE_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
     PACELINE_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const std::int64_t row = (first_tile + tile) * kTileRows + lane_of_warp() % 4 * 2 + i % 2;
-      const std::int64_t output = panel * kPanel + lane_of_warp() / 4 + i / 2 * 8;
-      if (row >= row_count || output >= weight.rows) continue;
+      const SumPlace at(panel, first_tile + tile, i);
+      if (at.row >= to.row_count || at.output >= weight.rows) continue;
       float sum = own[tile][i];
       if constexpr (kFormat == WeightFormat::kInt8Channel) {
         // Of no inputs: +0, whatever the scale.
-        if (weight.segments[segment].steps > 0) sum *= weight.channel_scales[output];
+        if (weight.segments[segment].steps > 0) sum *= weight.channel_scales[at.output];
       }
-      sums[(segment * row_count + row) * weight.rows + output] = sum;
+      to.sums[(segment * to.row_count + at.row) * weight.rows + at.output] = sum;
     }
+  }
+}
+
+/// The outputs that come of all segments' sums, for the same places.
+__device__ void merge_segments(const DeviceMatrixView& weight, std::int64_t panel,
+                               std::int64_t first_tile, int tiles, const Products& of) {
+  const std::int64_t size = of.row_count * weight.rows;
+  for (int tile = 0; tile < tiles; ++tile) {
+    std::int64_t places[4];
+    const float* elements[4];
+    PACELINE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const SumPlace at(panel, first_tile + tile, i);
+      const bool exists = at.row < of.row_count && at.output < weight.rows;
+      places[i] = exists ? at.row * weight.rows + at.output : -1;
+      elements[i] = of.sums + (exists ? places[i] : 0);
+    }
+    add_partials(
+        elements, size, weight.segment_count,
+        [&](int segment) { return weight.segments[segment].merges; },
+        [&](int i, const float* stack, int outputs) {
+          if (places[i] < 0) return;
+          for (int o = 0; o < outputs; ++o) of.out[o * size + places[i]] = stack[o];
+        });
   }
 }
 
 /// A block takes as many panels as it has warps, one segment, and kTiles tiles of rows. The weights
 /// of a panel and segment stand one behind the other and are read once.
-/// rows [row blocks, kTiles, panel_steps, row_bytes]; sums [segments, row_count, weight.rows].
+/// Where segments are merged, the block that comes last of all segments' does it, in their order.
+/// rows [row blocks, kTiles, panel_steps, row_bytes].
 template <WeightFormat kFormat, int kTiles>
 __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
-    linear_kernel(const DeviceMatrixView weight, const std::byte* rows, std::int64_t row_count,
-                  std::int64_t row_blocks, float* sums) {
+    linear_kernel(const DeviceMatrixView weight, const std::byte* rows, std::int64_t row_blocks,
+                  const Products products) {
   using Of = Stages<kFormat, kTiles>;
   // Row blocks that read the same weights run at the same time.
   const std::int64_t row_block = blockIdx.x % row_blocks;
@@ -134,19 +172,12 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
   }
 
   if (has_panel) {
-    store_sums<kFormat>(weight, own, panel, row_block * kTiles, segment_index, row_count, sums);
+    store_sums<kFormat>(weight, own, panel, row_block * kTiles, segment_index, products);
   }
-}
-
-/// sums [segments, size], out [the reduction's outputs, size].
-__global__ void merge_segments_kernel(const DeviceMatrixView weight, const float* sums,
-                                      std::int64_t size, float* out) {
-  for (std::int64_t i = first_element(); i < size; i += element_step()) {
-    float stack[kMaxReductionDepth];
-    const int outputs = add_partials(
-        sums + i, size, weight.segment_count,
-        [&](int segment) { return weight.segments[segment].merges; }, stack);
-    for (int o = 0; o < outputs; ++o) out[o * size + i] = stack[o];
+  if (products.arrived == nullptr) return;
+  unsigned* const arrived = products.arrived + rest / weight.segment_count * row_blocks + row_block;
+  if (is_last_of_blocks(arrived, static_cast<unsigned>(weight.segment_count)) && has_panel) {
+    merge_segments(weight, panel, row_block * kTiles, kTiles, products);
   }
 }
 
@@ -166,9 +197,11 @@ RowBlocks row_blocks(std::int64_t rows) {
   return dealt;
 }
 
+/// Bytes of each part, one behind the other.
 struct Workspace {
-  std::size_t rows = 0;  // bytes
-  std::size_t sums = 0;
+  std::size_t rows = 0;
+  std::size_t sums = 0;     // where segments are merged
+  std::size_t arrived = 0;  // there too: a counter for each panel and row block, or fewer
 };
 
 Workspace workspace_of(const DeviceMatrixView& weight, const Reduction& reduction,
@@ -180,6 +213,7 @@ Workspace workspace_of(const DeviceMatrixView& weight, const Reduction& reductio
   if (reduction.outputs() != weight.segment_count) {
     workspace.sums =
         static_cast<std::size_t>(weight.segment_count * rows * weight.rows) * sizeof(float);
+    workspace.arrived = static_cast<std::size_t>(weight.panels * dealt.blocks) * sizeof(unsigned);
   }
   return workspace;
 }
@@ -199,48 +233,48 @@ int warps_for(std::int64_t tasks) {
 }
 
 template <WeightFormat kFormat, int kTiles>
-void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
-              std::int64_t row_blocks, float* sums, cudaStream_t stream) {
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_blocks,
+              const Products& to, cudaStream_t stream) {
   using Of = Stages<kFormat, kTiles>;
   const int warps = warps_for(weight.panels * weight.segment_count * row_blocks);
   const std::int64_t panel_blocks = (weight.panels + warps - 1) / warps;
   launch("linear",
          {panel_blocks * weight.segment_count * row_blocks, warps * kWarpThreads,
           static_cast<std::size_t>(Of::kCount * Of::bytes(warps))},
-         stream, linear_kernel<kFormat, kTiles>, weight, rows, row_count, row_blocks, sums);
+         stream, linear_kernel<kFormat, kTiles>, weight, rows, row_blocks, to);
 }
 
 template <WeightFormat kFormat>
-void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
-              float* sums, cudaStream_t stream) {
-  const RowBlocks dealt = row_blocks(row_count);
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, const Products& to,
+              cudaStream_t stream) {
+  const RowBlocks dealt = row_blocks(to.row_count);
   switch (dealt.tiles) {
     case 1:
-      return multiply<kFormat, 1>(weight, rows, row_count, dealt.blocks, sums, stream);
+      return multiply<kFormat, 1>(weight, rows, dealt.blocks, to, stream);
     case 2:
-      return multiply<kFormat, 2>(weight, rows, row_count, dealt.blocks, sums, stream);
+      return multiply<kFormat, 2>(weight, rows, dealt.blocks, to, stream);
     case 4:
-      return multiply<kFormat, 4>(weight, rows, row_count, dealt.blocks, sums, stream);
+      return multiply<kFormat, 4>(weight, rows, dealt.blocks, to, stream);
     default:
-      return multiply<kFormat, 8>(weight, rows, row_count, dealt.blocks, sums, stream);
+      return multiply<kFormat, 8>(weight, rows, dealt.blocks, to, stream);
   }
 }
 
-void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_count,
-              float* sums, cudaStream_t stream) {
+void multiply(const DeviceMatrixView& weight, const std::byte* rows, const Products& to,
+              cudaStream_t stream) {
   switch (weight.format) {
     case WeightFormat::kFp32:
-      return multiply<WeightFormat::kFp32>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kFp32>(weight, rows, to, stream);
     case WeightFormat::kBf16:
-      return multiply<WeightFormat::kBf16>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kBf16>(weight, rows, to, stream);
     case WeightFormat::kFp16:
-      return multiply<WeightFormat::kFp16>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kFp16>(weight, rows, to, stream);
     case WeightFormat::kInt8Channel:
-      return multiply<WeightFormat::kInt8Channel>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kInt8Channel>(weight, rows, to, stream);
     case WeightFormat::kInt8Group:
-      return multiply<WeightFormat::kInt8Group>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kInt8Group>(weight, rows, to, stream);
     case WeightFormat::kInt4Group:
-      return multiply<WeightFormat::kInt4Group>(weight, rows, row_count, sums, stream);
+      return multiply<WeightFormat::kInt4Group>(weight, rows, to, stream);
   }
 }
 
@@ -248,27 +282,28 @@ void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_
 
 std::size_t linear_workspace_bytes(const PackedMatrix& weight, std::int64_t rows) {
   const Workspace workspace = workspace_of(device_matrix(&weight).view(), weight.reduction(), rows);
-  return workspace.rows + workspace.sums;
+  return workspace.rows + workspace.sums + workspace.arrived;
 }
 
 void linear(const LinearParams& params, std::span<std::byte> workspace, cudaStream_t stream) {
   const DeviceMatrix& matrix = device_matrix(params.weight);
   const DeviceMatrixView& weight = matrix.view();
   const Workspace needed = workspace_of(weight, matrix.reduction(), params.rows);
-  if (workspace.size() < needed.rows + needed.sums) {
+  const std::size_t bytes = needed.rows + needed.sums + needed.arrived;
+  if (workspace.size() < bytes) {
     fail("linear: a workspace of " + std::to_string(workspace.size()) + " bytes, expected " +
-         std::to_string(needed.rows + needed.sums));
+         std::to_string(bytes));
   }
-  std::byte* rows = workspace.data();
-  const bool merges = needed.sums > 0;
-  auto* sums = merges ? reinterpret_cast<float*>(rows + needed.rows) : params.out;
+  std::byte* const rows = workspace.data();
+  Products to{params.rows, params.out, nullptr, params.out};
+  if (needed.sums > 0) {
+    to.sums = reinterpret_cast<float*>(rows + needed.rows);
+    to.arrived = reinterpret_cast<unsigned*>(rows + needed.rows + needed.sums);
+  }
   const RowBlocks dealt = row_blocks(params.rows);
-  lay_out_rows(weight, params.in, params.rows, dealt.blocks * dealt.tiles, rows, stream);
-  multiply(weight, rows, params.rows, sums, stream);
-  if (!merges) return;
-  const std::int64_t size = params.rows * weight.rows;
-  launch("linear", shape_of_elements(size), stream, merge_segments_kernel, weight, sums, size,
-         params.out);
+  lay_out_rows(weight, params, dealt.blocks * dealt.tiles, rows,
+               {to.arrived, needed.arrived / sizeof(unsigned)}, stream);
+  multiply(weight, rows, to, stream);
 }
 
 }  // namespace paceline::kernels::cuda

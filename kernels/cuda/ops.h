@@ -37,7 +37,6 @@ void rope_append(const RopeAppendParams& params, cudaStream_t stream);
 std::int64_t attention_workspace(const AttentionParams& params);
 /// `workspace` [attention_workspace(params)], or null: fewer blocks, the same result.
 void attention(const AttentionParams& params, float* workspace, cudaStream_t stream);
-void silu_mul(const SiluMulParams& params, cudaStream_t stream);
 void gather_rows(const GatherRowsParams& params, cudaStream_t stream);
 void join_rows(const JoinRowsParams& params, cudaStream_t stream);
 void place_columns(const PlaceColumnsParams& params, cudaStream_t stream);

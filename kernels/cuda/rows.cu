@@ -1,60 +1,29 @@
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <string>
 
 #include "kernels/core/exact_math.h"
-#include "kernels/core/lanes.h"
-#include "kernels/core/reduction.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
-#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/partials.h"
+#include "kernels/cuda/row_sum.h"
 
 namespace paceline::kernels::cuda {
 namespace {
 
 // ---- element by element
 
-/// SumPartialsParams::merges, which stand in host memory, as a kernel's argument. There is at most
-/// one partial for each virtual shard.
-struct Merges {
-  static constexpr int kMost = kMaxReductionDepth;
-  int count = 0;
-  std::uint8_t after[kMost] = {};  // each partial
-};
-
-Merges merges_of(const SumPartialsParams& params) {
-  if (params.merges.size() > Merges::kMost) {
-    fail("sum_partials: " + std::to_string(params.merges.size()) + " partials, expected at most " +
-         std::to_string(Merges::kMost));
-  }
-  Merges merges;
-  int depth = 0;
-  for (const int merge : params.merges) {
-    depth += 1 - merge;
-    if (merge < 0 || depth < 1) {
-      fail("sum_partials: partial " + std::to_string(merges.count) + " merges more than there is");
-    }
-    merges.after[merges.count++] = static_cast<std::uint8_t>(merge);
-  }
-  if (depth != 1) {
-    fail("sum_partials: the merges leave " + std::to_string(depth) + " sums, not one");
-  }
-  return merges;
-}
-
 __global__ void sum_partials_kernel(const float* partials, const Merges merges, std::int64_t size,
                                     const float* residual, float* out) {
   for (std::int64_t i = first_element(); i < size; i += element_step()) {
-    float stack[Merges::kMost];
+    const float* const element[] = {partials + i};
     add_partials(
-        partials + i, size, merges.count, [&](int partial) { return merges.after[partial]; },
-        stack);
-    out[i] = residual != nullptr ? residual[i] + stack[0] : stack[0];
+        element, size, merges.count, [&](int partial) { return merges.after[partial]; },
+        [&](int, const float* sum, int) {
+          out[i] = residual != nullptr ? residual[i] + *sum : *sum;
+        });
   }
 }
 
@@ -65,14 +34,6 @@ __global__ void rope_table_kernel(const RopeTableParams params) {
     const exact::SinCos angle = exact::sin_cos(position * params.inv_freq[i % half]);
     params.cos[i] = static_cast<float>(angle.cos);
     params.sin[i] = static_cast<float>(angle.sin);
-  }
-}
-
-__global__ void silu_mul_kernel(const SiluMulParams params) {
-  for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
-    const std::int64_t at = i / params.width * params.width + i;  // rows of gate and up
-    const float gate = params.gate_up[at];
-    params.out[i] = gate / (1.0f + exact::exp(-gate)) * params.gate_up[at + params.width];
   }
 }
 
@@ -113,44 +74,11 @@ __global__ void activate_kernel(const ActivateParams params) {
 // ---- sums of a row: one block for each
 
 constexpr int kRowThreads = 256;
-// Elements of a row that stand in shared memory at a time; whole steps of the lanes.
-constexpr std::int64_t kRowChunk = 4096;
-static_assert(kRowChunk % kLanes == 0);
-
-/// The sum of a row in 16 lanes, for thread 0. All threads prepare the elements (`load`) of a
-/// chunk, of which the first 16 then add up (`add`) one lane each.
-template <typename T, typename Load, typename Add>
-__device__ T sum_row(std::int64_t width, const Load& load, const Add& add) {
-  T* chunk = dynamic_shared<T>();
-  T lane = 0;
-  for (std::int64_t first = 0; first < width; first += kRowChunk) {
-    const std::int64_t size = width - first < kRowChunk ? width - first : kRowChunk;
-    for (std::int64_t i = threadIdx.x; i < size; i += blockDim.x) chunk[i] = load(first + i);
-    __syncthreads();
-    if (threadIdx.x < kLanes) {
-      for (std::int64_t i = threadIdx.x; i < size; i += kLanes) lane = add(lane, chunk[i]);
-    }
-    __syncthreads();
-  }
-  return threadIdx.x < kLanes ? sum_lanes_of_threads(lane) : T{0};
-}
-
-template <typename T>
-LaunchShape shape_of_rows(std::int64_t rows, std::int64_t width) {
-  return {rows, kRowThreads, static_cast<std::size_t>(std::min(kRowChunk, width)) * sizeof(T)};
-}
 
 __global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(const RmsNormParams params) {
-  __shared__ float scale;
   const float* in = params.in + blockIdx.x * params.width;
   float* out = params.out + blockIdx.x * params.width;
-  const float sum = sum_row<float>(
-      params.width, [&](std::int64_t i) { return in[i]; },
-      [](float lane, float x) { return std::fma(x, x, lane); });
-  if (threadIdx.x == 0) {
-    scale = 1.0f / std::sqrt(sum / static_cast<float>(params.width) + params.eps);
-  }
-  __syncthreads();
+  const float scale = rms_norm_scale(in, params.width, params.eps);
   for (std::int64_t i = threadIdx.x; i < params.width; i += blockDim.x) {
     out[i] = in[i] * scale * params.weight[i];
   }
@@ -185,7 +113,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }  // namespace
 
 void sum_partials(const SumPartialsParams& params, cudaStream_t stream) {
-  const Merges merges = merges_of(params);
+  const Merges merges = merges_of(params.merges);
   launch("sum_partials", shape_of_elements(params.size), stream, sum_partials_kernel,
          params.partials, merges, params.size, params.residual, params.out);
 }
@@ -193,11 +121,6 @@ void sum_partials(const SumPartialsParams& params, cudaStream_t stream) {
 void rope_table(const RopeTableParams& params, cudaStream_t stream) {
   launch("rope_table", shape_of_elements(params.rows * (params.head_dim / 2)), stream,
          rope_table_kernel, params);
-}
-
-void silu_mul(const SiluMulParams& params, cudaStream_t stream) {
-  launch("silu_mul", shape_of_elements(params.rows * params.width), stream, silu_mul_kernel,
-         params);
 }
 
 void gather_rows(const GatherRowsParams& params, cudaStream_t stream) {
@@ -221,12 +144,12 @@ void activate(const ActivateParams& params, cudaStream_t stream) {
 }
 
 void rms_norm(const RmsNormParams& params, cudaStream_t stream) {
-  launch("rms_norm", shape_of_rows<float>(params.rows, params.width), stream, rms_norm_kernel,
-         params);
+  launch("rms_norm", shape_of_rows<float>(params.rows, params.width, kRowThreads), stream,
+         rms_norm_kernel, params);
 }
 
 void token_log_probs(const TokenLogProbsParams& params, cudaStream_t stream) {
-  launch("token_log_probs", shape_of_rows<double>(params.rows, params.vocab), stream,
+  launch("token_log_probs", shape_of_rows<double>(params.rows, params.vocab, kRowThreads), stream,
          token_log_probs_kernel, params);
 }
 

@@ -41,7 +41,6 @@ class ReferenceBackend final : public Backend {
   void rope_table(const RopeTableParams& params) override { run(reference::rope_table, params); }
   void rope_append(const RopeAppendParams& params) override { run(reference::rope_append, params); }
   void attention(const AttentionParams& params) override { run(reference::attention, params); }
-  void silu_mul(const SiluMulParams& params) override { run(reference::silu_mul, params); }
   void gather_rows(const GatherRowsParams& params) override { run(reference::gather_rows, params); }
   void join_rows(const JoinRowsParams& params) override { run(reference::join_rows, params); }
   void place_columns(const PlaceColumnsParams& params) override {

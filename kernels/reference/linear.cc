@@ -11,6 +11,7 @@
 #include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
 #include "kernels/core/reduction.h"
+#include "kernels/reference/ops.h"
 
 namespace paceline::kernels::reference {
 
@@ -94,6 +95,26 @@ QuantizedRow quantize_row(const float* in, std::int64_t cols, int group) {
   return row;
 }
 
+/// What is multiplied, [M, K]: params.in, or what its input makes of it in `rows`.
+const float* input_rows(const LinearParams& params, std::vector<float>& rows) {
+  const LinearInput& input = params.input;
+  if (input.kind == LinearInput::Kind::kPlain) return params.in;
+  const std::int64_t cols = params.weight->cols();
+  const std::int64_t size = params.rows * cols;
+  rows.resize(static_cast<std::size_t>(size));
+  if (input.kind == LinearInput::Kind::kSiluMul) {
+    for (std::int64_t m = 0; m < params.rows; ++m) {
+      const float* gate = params.in + m * 2 * cols;
+      silu_mul(gate, gate + cols, rows.data() + m * cols, cols);
+    }
+    return rows.data();
+  }
+  const bool sums = input.kind == LinearInput::Kind::kSumRmsNorm;
+  if (sums) sum_partials({input.partials, input.merges, size, params.in, input.sum});
+  rms_norm({sums ? input.sum : params.in, input.norm, input.eps, rows.data(), params.rows, cols});
+  return rows.data();
+}
+
 float dense_chain(const RowMajorMatrix& weight, std::int64_t n, const float* in, IndexRange cols) {
   float acc = 0;
   for (std::int64_t k = cols.begin; k < cols.end; ++k) {
@@ -152,9 +173,11 @@ void linear(const LinearParams& params) {
   const Reduction& reduction = weight.reduction();
   const int group = activation_group(weight.format());
   const bool is_bf16 = weight.format() == WeightFormat::kBf16;
+  std::vector<float> scratch;
+  const float* const rows = input_rows(params, scratch);
   std::vector<float> stack;
   for (std::int64_t m = 0; m < params.rows; ++m) {
-    const float* in = params.in + m * weight.cols();
+    const float* in = rows + m * weight.cols();
     QuantizedRow quantized;
     if (group != 0) quantized = quantize_row(in, weight.cols(), group);
     std::vector<float> rounded;

@@ -11,7 +11,6 @@ void rms_norm(const RmsNormParams& params);
 void rope_table(const RopeTableParams& params);
 void rope_append(const RopeAppendParams& params);
 void attention(const AttentionParams& params);
-void silu_mul(const SiluMulParams& params);
 void gather_rows(const GatherRowsParams& params);
 void join_rows(const JoinRowsParams& params);
 void place_columns(const PlaceColumnsParams& params);
@@ -22,5 +21,8 @@ void select_tokens(const SelectTokensParams& params);
 void largest_logits(const LargestLogitsParams& params);
 void token_log_probs(const TokenLogProbsParams& params);
 void sum_words(const SumWordsParams& params);
+
+/// LinearInput's kSiluMul, element by element: all are [count].
+void silu_mul(const float* gate, const float* up, float* out, std::int64_t count);
 
 }  // namespace paceline::kernels::reference

@@ -117,11 +117,9 @@ void LlamaModel::allocate_step_memory(const Limits& limits) {
   };
   const std::int64_t heads = plan_.query_heads.size() + 2 * plan_.kv_heads.size();
   residual_ = floats(limits.max_rows, config_.hidden_size);
-  normed_ = floats(limits.max_rows, config_.hidden_size);
   qkv_ = floats(limits.max_rows, heads * config_.head_dim);
   attended_ = floats(limits.max_rows, plan_.query_heads.size() * config_.head_dim);
   gate_up_ = floats(limits.max_rows, 2 * plan_.ffn_cols.size());
-  activated_ = floats(limits.max_rows, plan_.ffn_cols.size());
   cos_ = floats(limits.max_rows, config_.head_dim / 2);
   sin_ = floats(limits.max_rows, config_.head_dim / 2);
   sampled_ = floats(limits.max_sampled, config_.hidden_size);
@@ -142,22 +140,16 @@ void LlamaModel::upload(const PackedBatch& batch) {
   page_table_ = {batch_.page_table.as<std::int32_t>(), batch.page_stride};
 }
 
-void LlamaModel::rms_norm(const float* in, const Buffer& weight, float* out, std::int64_t rows) {
-  backend_.rms_norm({.in = in,
-                     .weight = weight.as<float>(),
-                     .eps = static_cast<float>(config_.rms_norm_eps),
-                     .out = out,
-                     .rows = rows,
-                     .width = config_.hidden_size});
+parallel::RmsNorm LlamaModel::norm(const Buffer& weight) const {
+  return {weight.as<float>(), static_cast<float>(config_.rms_norm_eps)};
 }
 
 // x += W_o attention(rope(W_q norm(x)), rope(W_k norm(x)), W_v norm(x))
-void LlamaModel::attention(Layer& layer, int index, const kernels::KvPool& cache,
-                           const PackedBatch& batch) {
+void LlamaModel::attention(Layer& layer, int index, parallel::ResidualStream& x,
+                           const kernels::KvPool& cache, const PackedBatch& batch) {
   const std::int64_t rows = batch.size();
   const int heads = static_cast<int>(plan_.query_heads.size());
-  rms_norm(residual_.as<float>(), layer.attention_norm, normed_.as<float>(), rows);
-  layer.qkv->forward(normed_.as<float>(), qkv_.as<float>(), rows);
+  layer.qkv->forward(x, norm(layer.attention_norm), qkv_.as<float>(), rows);
   backend_.rope_append({.qkv = qkv_.as<float>(),
                         .bias = layer.qkv_bias.as<float>(),
                         .cos = cos_.as<float>(),
@@ -180,18 +172,13 @@ void LlamaModel::attention(Layer& layer, int index, const kernels::KvPool& cache
                       .page_table = page_table_,
                       .out = attended_.as<float>(),
                       .rows = rows});
-  layer.attention_out->add(attended_.as<float>(), residual_.as<float>(), rows);
+  layer.attention_out->add(attended_.as<float>(), x, rows);
 }
 
 // x += W_down (silu(W_gate norm(x)) * W_up norm(x))
-void LlamaModel::feed_forward(Layer& layer, std::int64_t rows) {
-  rms_norm(residual_.as<float>(), layer.ffn_norm, normed_.as<float>(), rows);
-  layer.gate_up->forward(normed_.as<float>(), gate_up_.as<float>(), rows);
-  backend_.silu_mul({.gate_up = gate_up_.as<float>(),
-                     .out = activated_.as<float>(),
-                     .rows = rows,
-                     .width = plan_.ffn_cols.size()});
-  layer.down->add(activated_.as<float>(), residual_.as<float>(), rows);
+void LlamaModel::feed_forward(Layer& layer, parallel::ResidualStream& x, std::int64_t rows) {
+  layer.gate_up->forward(x, norm(layer.ffn_norm), gate_up_.as<float>(), rows);
+  layer.down->add_gated(gate_up_.as<float>(), x, rows);
 }
 
 const float* LlamaModel::forward(const PackedBatch& batch, const kernels::KvPool& cache) {
@@ -221,16 +208,24 @@ void LlamaModel::compute(const PackedBatch& batch, const kernels::KvPool& cache)
                        .rows = rows,
                        .head_dim = static_cast<int>(config_.head_dim)});
   embedding_->forward(batch_.tokens.as<std::int32_t>(), residual_.as<float>(), rows);
+  parallel::ResidualStream x{residual_.as<float>()};
   for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
-    attention(layers_[layer], static_cast<int>(layer), cache, batch);
-    feed_forward(layers_[layer], rows);
+    attention(layers_[layer], static_cast<int>(layer), x, cache, batch);
+    feed_forward(layers_[layer], x, rows);
   }
+  exchange_.settle(x, rows * config_.hidden_size);
   backend_.gather_rows({.in = residual_.as<float>(),
                         .index = batch_.sampled_rows.as<std::int32_t>(),
                         .out = sampled_.as<float>(),
                         .rows = sampled,
                         .width = config_.hidden_size});
-  rms_norm(sampled_.as<float>(), final_norm_, hidden_.as<float>(), sampled);
+  const parallel::RmsNorm last = norm(final_norm_);
+  backend_.rms_norm({.in = sampled_.as<float>(),
+                     .weight = last.weight,
+                     .eps = last.eps,
+                     .out = hidden_.as<float>(),
+                     .rows = sampled,
+                     .width = config_.hidden_size});
 }
 
 void LlamaModel::embed(const std::int32_t* tokens, float* out, std::int64_t rows) {

@@ -73,9 +73,10 @@ class LlamaModel {
   void upload(const PackedBatch& batch);
   /// From tokens to hidden states; the batch is on the device.
   void compute(const PackedBatch& batch, const kernels::KvPool& cache);
-  void attention(Layer& layer, int index, const kernels::KvPool& cache, const PackedBatch& batch);
-  void feed_forward(Layer& layer, std::int64_t rows);
-  void rms_norm(const float* in, const kernels::Buffer& weight, float* out, std::int64_t rows);
+  void attention(Layer& layer, int index, parallel::ResidualStream& x, const kernels::KvPool& cache,
+                 const PackedBatch& batch);
+  void feed_forward(Layer& layer, parallel::ResidualStream& x, std::int64_t rows);
+  parallel::RmsNorm norm(const kernels::Buffer& weight) const;
 
   ModelConfig config_;
   ShardPlan plan_;
@@ -93,11 +94,9 @@ class LlamaModel {
   DeviceBatch batch_;
   kernels::PageTable page_table_;
   kernels::Buffer residual_;   // [M, hidden]: the residual stream
-  kernels::Buffer normed_;     // [M, hidden]
   kernels::Buffer qkv_;        // [M, (query heads + 2 kv heads) * head_dim]
   kernels::Buffer attended_;   // [M, query heads * head_dim]
   kernels::Buffer gate_up_;    // [M, 2 * FFN columns]
-  kernels::Buffer activated_;  // [M, FFN columns]
   kernels::Buffer cos_, sin_;  // [M, head_dim / 2]
   kernels::Buffer sampled_;    // [R, hidden]
   kernels::Buffer hidden_;     // [R, hidden]

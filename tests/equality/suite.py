@@ -31,6 +31,8 @@ def options_of(row, drafter_of):
     words = [*row["case"].options, "--tp", row["tp"], "--threads", row["threads"],
              "--max-batch", row["max_batch"], "--max-batch-tokens", row["chunk"],
              "--isa", row["isa"], "--exchange", row["exchange"], "--device", row["device"]]
+    if row["graphs"] == "off":
+        words += ["--no-graphs"]
     if row["pool"] == "small":
         words += ["--kv-memory", row["case"].kv_memory(row["tp"])]
     return words + [drafter_of(word) if word in HEADS else word for word in DRAFTS[row["draft"]]]
@@ -40,7 +42,7 @@ def plainest(case, isa, device):
     """The row of a reference: one rank, one thread, one request at a time, prompts in one chunk."""
     return {"case": case, "tp": 1, "replicas": 1, "threads": 1, "max_batch": 1, "chunk": 512,
             "pool": "ample", "company": "file", "isa": isa, "exchange": "auto", "draft": "none",
-            "device": device}
+            "graphs": "on", "device": device}
 
 
 def reference_device(case, device):

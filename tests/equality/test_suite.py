@@ -77,6 +77,14 @@ class Rows(unittest.TestCase):
         words = suite.options_of(rows[0], str)
         self.assertEqual(words[words.index("--device") + 1], "cuda")
 
+    def test_graphs_are_off_in_some_of_a_gpus_runs_and_nowhere_else(self):
+        def without(device):
+            rows = self.run.pairwise_rows(["avx2"], device)
+            return [row for row in rows if "--no-graphs" in suite.options_of(row, str)]
+        alone = [row for row in without("cuda") if row["tp"] == 1]
+        self.assertTrue(any(row["draft"] != "none" for row in alone))
+        self.assertEqual(without("cpu"), [])
+
 
 class SmallPool(unittest.TestCase):
     def check(self, *replicas):

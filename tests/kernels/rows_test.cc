@@ -55,7 +55,7 @@ TEST(SumPartials, SameBitsEverywhere) {
 TEST(SumPartials, RefusesMergesThatDoNotAddUp) {
   const Floats partials(4);
   Floats out(1);
-  for (const std::vector<int>& merges : {std::vector<int>{0, 0}, {1}, {0, 2}, {}}) {
+  for (const std::vector<int>& merges : {std::vector<int>{0, 0}, {1}, {0, 2}, {0, -1}, {}}) {
     const SumPartialsParams params{
         .partials = partials.data(), .merges = merges, .size = 1, .out = out.data()};
     EXPECT_THROW(reference::sum_partials(params), FatalError);
@@ -112,27 +112,23 @@ TEST(RmsNorm, SameBitsEverywhereAndAlone) {
 }
 
 TEST(SiluMul, IsCloseToTheFormula) {
-  const Floats gate_up = {-80, -3, -0.5, 0, 0.5, 3, 100, 1, 2, 3, 4, 5, 6, 7};
+  const Floats gate = {-80, -3, -0.5, 0, 0.5, 3, 100}, up = {1, 2, 3, 4, 5, 6, 7};
   Floats out(7);
-  reference::silu_mul({.gate_up = gate_up.data(), .out = out.data(), .rows = 1, .width = 7});
+  reference::silu_mul(gate.data(), up.data(), out.data(), 7);
   for (int i = 0; i < 7; ++i) {
-    const double exact_value = gate_up[i] / (1 + std::exp(-double{gate_up[i]})) * gate_up[7 + i];
+    const double exact_value = gate[i] / (1 + std::exp(-double{gate[i]})) * up[i];
     EXPECT_NEAR(out[i], exact_value, 3e-7 * std::fabs(exact_value));
   }
 }
 
 TEST(SiluMul, SameBitsEverywhere) {
-  for (const std::int64_t width : {1, 16, 23, 1536}) {
-    constexpr std::int64_t kRows = 9;
-    const Floats gate_up = awkward_floats(kRows * 2 * width, false, 5);
-    SiluMulParams params{.gate_up = gate_up.data(), .rows = kRows, .width = width};
-    Floats expected(kRows * width);
-    params.out = expected.data();
-    reference::silu_mul(params);
-    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
-      Floats out(kRows * width);
-      params.out = out.data();
-      cpu::silu_mul(params, ops, pool);
+  for (const std::int64_t count : {1, 16, 23, 1536}) {
+    const Floats gate = awkward_floats(count, false, 5), up = awkward_floats(count, false, 6);
+    Floats expected(count);
+    reference::silu_mul(gate.data(), up.data(), expected.data(), count);
+    on_every_cpu([&](const cpu::RowOps& ops, ThreadPool&) {
+      Floats out(count);
+      ops.silu_mul(gate.data(), up.data(), out.data(), count);
       expect_same_bits(out, expected);
     });
   }
@@ -140,18 +136,16 @@ TEST(SiluMul, SameBitsEverywhere) {
 
 // The vector exp, through the one op that shows it: up = 1 and a large gate leave 1 + exp(-gate).
 TEST(SiluMul, VectorExpIsTheScalarOne) {
-  constexpr std::int64_t kWidth = 400'000;
-  Floats gate_up(2 * kWidth, 1.0f);
-  for (std::int64_t i = 0; i < kWidth; ++i) gate_up[i] = static_cast<float>(i) * 0.0005f - 110.0f;
-  Floats expected(kWidth);
-  SiluMulParams params{.gate_up = gate_up.data(), .rows = 1, .width = kWidth};
-  for (std::int64_t i = 0; i < kWidth; ++i) {
-    expected[i] = gate_up[i] / (1.0f + exact::exp(-gate_up[i]));
+  constexpr std::int64_t kCount = 400'000;
+  const Floats up(kCount, 1.0f);
+  Floats gate(kCount), expected(kCount);
+  for (std::int64_t i = 0; i < kCount; ++i) {
+    gate[i] = static_cast<float>(i) * 0.0005f - 110.0f;
+    expected[i] = gate[i] / (1.0f + exact::exp(-gate[i]));
   }
-  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool& pool) {
-    Floats out(kWidth);
-    params.out = out.data();
-    cpu::silu_mul(params, ops, pool);
+  on_every_cpu([&](const cpu::RowOps& ops, ThreadPool&) {
+    Floats out(kCount);
+    ops.silu_mul(gate.data(), up.data(), out.data(), kCount);
     expect_same_bits(out, expected);
   });
 }

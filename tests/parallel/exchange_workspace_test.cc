@@ -50,7 +50,9 @@ std::vector<float> exchanged_sum(Communicator& group, std::int64_t worth_slicing
     mine = std::copy(one.begin(), one.end(), mine);
   }
   std::vector<float> out(static_cast<std::size_t>(size), 0.5f);
-  exchange.sum(partials, size, out.data(), out.data());
+  ResidualStream stream{out.data()};
+  exchange.add(partials, size, stream);
+  exchange.settle(stream, size);
   return out;
 }
 
@@ -124,7 +126,7 @@ TEST(ExchangeWorkspaceTest, OnlyLongSumsAreCutIntoSlices) {
       const PartialSums partials = exchange.shard_sums();
       exchange.prepare_sum(partials, rows * 4096);
       std::vector<float> out(static_cast<std::size_t>(rows) * 4096);
-      exchange.sum(partials, rows * 4096, nullptr, out.data());
+      exchange.sum(partials, rows * 4096, out.data());
     });
     return network.operations(NcclOperation::Kind::kSend);
   };

@@ -13,8 +13,9 @@
 
 namespace paceline::parallel {
 
-/// A model of one layer without attention, to see that the split layers give the same bits however
-/// many ranks there are: logits(x + down(up(x))) with x = embed(tokens).
+/// A model of one layer whose attention looks at nothing else, to see that the split layers give
+/// the same bits however many ranks there are: x = embed(tokens); x += output(values(norm(x))); x
+/// += down(silu(gate(norm(x))) * up(norm(x))); the logits of x.
 struct LayerStack {
   std::int64_t hidden = 64;
   std::int64_t heads = 9;  // of head_dim columns, not a multiple of the shards
@@ -60,17 +61,33 @@ struct LayerStack {
     const std::shared_ptr<kernels::PackedMatrix> table =
         backend.pack(take(random_matrix(vocab, hidden, 1), words), Reduction::whole(hidden));
     VocabParallelEmbedding embedding(exchange, table, vocab);
-    ColumnParallelLinear up(backend, take(random_matrix(heads * head_dim, hidden, 2), cols));
-    RowParallelLinear down(exchange,
-                           kernels::take_cols(random_matrix(hidden, heads * head_dim, 3), cols),
-                           local_ranges(dealt, shards, head_dim), static_cast<int>(shards.begin));
+    const auto columns = [&](unsigned seed) {
+      return take(random_matrix(heads * head_dim, hidden, seed), cols);
+    };
+    const auto row_parallel = [&](unsigned seed) {
+      return RowParallelLinear(
+          exchange, kernels::take_cols(random_matrix(hidden, heads * head_dim, seed), cols),
+          local_ranges(dealt, shards, head_dim), static_cast<int>(shards.begin));
+    };
+    ColumnParallelLinear values(backend, columns(2));
+    RowParallelLinear attention_out = row_parallel(3);
+    const kernels::HostMatrix gate_up[] = {columns(4), columns(5)};
+    ColumnParallelLinear gate_and_up(backend, kernels::concat_rows(gate_up));
+    RowParallelLinear down = row_parallel(6);
     VocabParallelLogits output(exchange, table, vocab);
+    std::vector<float> norm_weight(hidden);
+    for (std::int64_t i = 0; i < hidden; ++i) norm_weight[i] = 1.0f + 0.01f * static_cast<float>(i);
+    const RmsNorm norm{norm_weight.data(), 1e-5f};
 
     const auto rows = static_cast<std::int64_t>(tokens.size());
-    std::vector<float> x(rows * hidden), y(rows * cols.size()), out(rows * vocab);
+    std::vector<float> x(rows * hidden), y(2 * rows * cols.size()), out(rows * vocab);
     embedding.forward(tokens.data(), x.data(), rows);
-    up.forward(x.data(), y.data(), rows);
-    down.add(y.data(), x.data(), rows);
+    ResidualStream stream{x.data()};
+    values.forward(stream, norm, y.data(), rows);
+    attention_out.add(y.data(), stream, rows);
+    gate_and_up.forward(stream, norm, y.data(), rows);
+    down.add_gated(y.data(), stream, rows);
+    exchange.settle(stream, rows * hidden);
     output.forward(x.data(), out.data(), rows);
     std::vector<float> part(rows * words.size());
     output.forward_part(x.data(), part.data(), rows);

@@ -187,7 +187,7 @@ def sensitivity():
     changes = (("as `asked`", {}), ("exchange 4 us", {"exchange_latency": 4}),
                ("exchange 10 us", {"exchange_latency": 10}),
                ("exchange 18 us (NCCL)", {"exchange_latency": 18}),
-               ("18 kernels a layer (the code of today)", {"kernels_per_layer": 18}),
+               ("18 kernels a layer (each op its own)", {"kernels_per_layer": 18}),
                ("gap 2 us", {"kernel_gap": 2}), ("gap 0.5 us (PDL)", {"kernel_gap": 0.5}),
                ("ramp 4 us", {"product_ramp": 4}), ("product share 0.85", {"product_share": 0.85}))
     rows = []

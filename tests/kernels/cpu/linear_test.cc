@@ -11,64 +11,20 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/half.h"
-#include "kernels/reference/linear.h"
-#include "tests/kernels/cpu/emulated_amx.h"
+#include "tests/kernels/cpu/products.h"
 #include "tests/kernels/linear_cases.h"
 
 namespace paceline::kernels::cpu {
 namespace {
 
-std::vector<float> product(const PackedMatrix& weight, const std::vector<float>& in,
-                           std::int64_t rows, Linear* linear) {
-  // Filled with something so that an output nobody writes is seen.
-  std::vector<float> out(
-      static_cast<std::size_t>(weight.reduction().outputs() * rows * weight.rows()), 12345.0f);
-  const LinearParams params{&weight, in.data(), out.data(), rows};
-  linear != nullptr ? linear->linear(params) : reference::linear(params);
-  return out;
-}
-
-// Bits, except that a NaN stands for any NaN.
-std::vector<std::uint32_t> bits(const std::vector<float>& values) {
-  std::vector<std::uint32_t> result;
-  result.reserve(values.size());
-  for (float value : values) {
-    result.push_back(std::isnan(value) ? 0x7fc00000u : std::bit_cast<std::uint32_t>(value));
-  }
-  return result;
-}
-
-struct NamedKernels {
-  std::string name;
-  const LinearKernels* kernels;
-};
-
-// Of every instruction set that the machine has; and tiles for any number of rows: AMX's in plain
-// C++, and its own.
-std::vector<NamedKernels> kernels_here() {
-  std::vector<NamedKernels> found;
-  for (Isa isa : supported_isas()) {
-    found.push_back({std::string(isa_name(isa)), &linear_kernels(isa)});
-    if (isa == Isa::kAvx512) found.push_back({"emulated amx", &emulated_amx::linear_kernels()});
-    if (isa != Isa::kAmx) continue;
-    static const LinearKernels always = [] {
-      LinearKernels kernels = linear_kernels(Isa::kAmx);
-      kernels.tiles_from = 1;
-      return kernels;
-    }();
-    found.push_back({"amx from 1 row on", &always});
-  }
-  return found;
-}
-
 void expect_equal_products(const HostMatrix& matrix, const Reduction& reduction,
                            const std::vector<float>& in, std::int64_t rows) {
   const auto oracle = reference::pack(matrix, reduction);
   const std::vector<std::uint32_t> expected = bits(product(*oracle, in, rows, nullptr));
-  for (const auto& [name, kernels] : kernels_here()) {
+  for (const auto& [name, kernels, ops] : kernels_here()) {
     for (int threads : {1, 2}) {
       ThreadPool pool(threads);
-      Linear linear(*kernels, pool);
+      Linear linear(*kernels, *ops, pool);
       const auto packed = linear.pack(matrix, reduction);
       EXPECT_EQ(bits(product(*packed, in, rows, &linear)), expected)
           << name << ' ' << format_name(matrix.format) << " [" << matrix.rows << ", " << matrix.cols
@@ -131,9 +87,9 @@ TEST_P(LinearFormats, ARowDoesNotDependOnItsCompany) {
   const HostMatrix matrix = random_matrix(GetParam(), 50, 128, 8);
   std::vector<float> in = random_rows(17, 128, 9);
   in[3 * 128 + 5] = std::numeric_limits<float>::quiet_NaN();
-  for (const auto& [name, kernels] : kernels_here()) {
+  for (const auto& [name, kernels, ops] : kernels_here()) {
     ThreadPool pool(2);
-    Linear linear(*kernels, pool);
+    Linear linear(*kernels, *ops, pool);
     const auto packed = linear.pack(matrix, Reduction::whole(128));
     const std::vector<float> together = product(*packed, in, 17, &linear);
     for (std::int64_t m = 0; m < 17; ++m) {
@@ -205,11 +161,11 @@ TEST(Linear, LastGroupOfInt8MayBeShort) {
 
 // Few rows and many lie differently in the same memory, and leave it to each other as it is.
 TEST(Linear, ProductsOfFewRowsAndOfManyTakeTurns) {
-  for (const auto& [name, kernels] : kernels_here()) {
+  for (const auto& [name, kernels, ops] : kernels_here()) {
     LinearKernels from_sixteen = *kernels;
     if (from_sixteen.tiles != nullptr) from_sixteen.tiles_from = 16;
     ThreadPool pool(2);
-    Linear linear(from_sixteen, pool);
+    Linear linear(from_sixteen, *ops, pool);
     for (WeightFormat format : kWeightFormats) {
       const HostMatrix matrix = random_matrix(format, 40, 192, 28);
       const auto oracle = reference::pack(matrix, Reduction::whole(192));

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRounds = 20;
+constexpr unsigned kBlocks = 30;
 
 // Each round's values differ, so that what is left of an earlier one, or comes from a later one,
 // shows.
@@ -35,6 +36,24 @@ __global__ void sum_again_and_again(std::uint64_t* out) {
   for (int round = 0; round < kRounds; ++round) {
     out[round * kThreads + thread] = sum_before(value_of(round, thread));
   }
+}
+
+// Every block writes its part, the last to come adds all up.
+__global__ void sum_by_last_block(std::uint64_t* parts, unsigned* arrived, std::uint64_t* sum) {
+  parts[blockIdx.x * blockDim.x + threadIdx.x] = value_of(static_cast<int>(blockIdx.x), 1);
+  if (!is_last_of_blocks(arrived, gridDim.x) || threadIdx.x > 0) return;
+  for (unsigned i = 0; i < gridDim.x * blockDim.x; ++i) *sum += parts[i];
+}
+
+TEST(CudaBlock, TheLastSeesWhatAllWrote) {
+  in_every_order([] {
+    std::vector<std::uint64_t> parts(kBlocks * kThreads), sum(1);
+    std::vector<unsigned> arrived(1);
+    launch("sum", {kBlocks, kThreads}, nullptr, sum_by_last_block, parts.data(), arrived.data(),
+           sum.data());
+    EXPECT_EQ(sum[0], std::uint64_t{kThreads} * (1000 * kBlocks * (kBlocks - 1) / 2 + kBlocks));
+    EXPECT_EQ(arrived[0], kBlocks);
+  });
 }
 
 TEST(CudaBlock, ReducesForEveryThread) {

@@ -125,23 +125,6 @@ TEST(CudaRopeTable, SameBits) {
   }
 }
 
-TEST(CudaSiluMul, SameBits) {
-  for (const std::int64_t width : {1, 16, 23, 1536}) {
-    constexpr std::int64_t kRows = 3;
-    const Floats gate_up = awkward_floats(kRows * 2 * width, false, 5);
-    SiluMulParams params{.gate_up = gate_up.data(), .rows = kRows, .width = width};
-    Floats expected(kRows * width);
-    params.out = expected.data();
-    reference::silu_mul(params);
-    in_every_order([&] {
-      Floats out(kRows * width);
-      params.out = out.data();
-      cuda::silu_mul(params, nullptr);
-      expect_same_bits(out, expected);
-    });
-  }
-}
-
 TEST(CudaGatherRows, TakesRowsInAnyOrder) {
   const Floats in = {1, 2, 3, 4, 5, 6};
   const std::vector<std::int32_t> index = {2, 0, 2};
@@ -251,7 +234,6 @@ TEST(CudaLaunch, OneThatTheDeviceRefusesIsFatal) {
 
 TEST(CudaLaunch, NoRowsAreNoWork) {
   cuda::rms_norm({}, nullptr);
-  cuda::silu_mul({}, nullptr);
   cuda::rope_append({}, nullptr);
   cuda::select_tokens({}, nullptr);
   cuda::compact_kv({}, nullptr);

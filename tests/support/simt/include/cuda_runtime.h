@@ -178,6 +178,9 @@ T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> val
                                            [&](T old) { return old == expected ? value : old; });
 }
 
+/// Blocks run one after the other, so each sees all that was written before.
+inline void __threadfence() {}
+
 // ---- arithmetic
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
