@@ -103,7 +103,7 @@ std::unique_ptr<Backend> make_reference_backend();
 
 struct CpuOptions {
   int threads = 1;  // worker threads, the caller included
-  // "avx2", "avx512", "avx512vnni", "amx"; empty: the best that the machine has but amx
+  // "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"; empty: the best of the machine but amx
   std::string isa = {};
   std::vector<int> cpus = {};  // CPU that each thread is bound to, the caller first; empty: none
 };

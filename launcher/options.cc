@@ -89,8 +89,8 @@ void add_options(CLI::App& command, ClusterOptions& options) {
   command
       .add_option(
           "--isa", options.isa,
-          "Instruction set to force: avx2, avx512, avx512vnni, amx (default: the best there is "
-          "but amx)")
+          "Instruction set to force: avx2, avx512, avx512vnni, avx512bf16, amx (default: the best "
+          "there is but amx)")
       ->option_text("NAME")
       ->group("Cluster");
   command

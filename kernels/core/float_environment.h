@@ -23,4 +23,20 @@ class FloatEnvironment {
   unsigned before_;
 };
 
+/// While it lives, this thread's floating-point operations take denormals for zeros of their sign
+/// and give such zeros instead of them. The compiler does not see that operations depend on it:
+/// what must stay inside has to be held there (as kernels/cpu/linear_products-inl.h does).
+class FlushedDenormals {
+ public:
+  FlushedDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kAreZero); }
+  ~FlushedDenormals() { _mm_setcsr(before_); }
+  FlushedDenormals(const FlushedDenormals&) = delete;
+  FlushedDenormals& operator=(const FlushedDenormals&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000;
+  static constexpr unsigned kAreZero = 0x0040;
+  unsigned before_;
+};
+
 }  // namespace paceline::kernels

@@ -19,7 +19,8 @@ namespace {
 
 // AMX after what it would replace: until it has run and been measured on hardware it has to be
 // asked for.
-constexpr std::array kBestFirst = {Isa::kAvx512Vnni, Isa::kAmx, Isa::kAvx512, Isa::kAvx2};
+constexpr std::array kBestFirst = {Isa::kAvx512Bf16, Isa::kAvx512Vnni, Isa::kAmx, Isa::kAvx512,
+                                   Isa::kAvx2};
 
 bool runs_here(Isa isa) {
   // Highway asks the processor and the operating system (which must save the wider registers).
@@ -31,8 +32,10 @@ bool runs_here(Isa isa) {
       return (targets & HWY_AVX3) != 0;
     case Isa::kAvx512Vnni:
       return (targets & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx512Bf16:
+      return runs_here(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
     case Isa::kAmx:
-      return runs_here(Isa::kAvx512Vnni) && request_amx();
+      return runs_here(Isa::kAvx512Bf16) && request_amx();
   }
   return false;
 }
@@ -66,6 +69,8 @@ std::string_view isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     case Isa::kAmx:
       return "amx";
   }

@@ -13,10 +13,11 @@ enum class Isa {
   kAvx2,        // AVX2, FMA, F16C, BMI2
   kAvx512,      // and AVX-512 F, BW, DQ, VL
   kAvx512Vnni,  // and AVX-512 VNNI
+  kAvx512Bf16,  // and AVX-512 BF16
   kAmx,         // and AMX-TILE, AMX-INT8, with the operating system's permission
 };
 
-/// "avx2", "avx512", "avx512vnni", "amx".
+/// "avx2", "avx512", "avx512vnni", "avx512bf16", "amx".
 std::string_view isa_name(Isa isa);
 
 /// What this machine and its operating system can run, best first; empty without AVX2. The first

@@ -50,6 +50,8 @@ const LinearKernels& linear_kernels(Isa isa) {
       return avx512::linear_kernels();
     case Isa::kAvx512Vnni:
       return avx512vnni::linear_kernels();
+    case Isa::kAvx512Bf16:
+      return avx512bf16::linear_kernels();
     case Isa::kAmx:
       return amx::linear_kernels();
   }
@@ -90,7 +92,7 @@ const std::byte* Linear::prepare(const LinearParams& params, const LinearKernels
                                  const QuantizedLayout& layout) {
   using Kind = LinearInput::Kind;
   const Kind kind = params.input.kind;
-  const bool quantizes = layout.group != 0;
+  const bool quantizes = layout.group != 0 || params.weight->format() == WeightFormat::kBf16;
   const std::int64_t cols = params.weight->cols();
   if (kind == Kind::kPlain && !quantizes) return reinterpret_cast<const std::byte*>(params.in);
   if (kind == Kind::kSumRmsNorm) check_merges(params.input.merges);
@@ -101,7 +103,7 @@ const std::byte* Linear::prepare(const LinearParams& params, const LinearKernels
   const std::int64_t wanted =
       std::clamp<std::int64_t>(params.rows * cols / worth, 1, pool_.threads());
   const std::int64_t row_parts = std::min(wanted, params.rows);
-  const std::int64_t group = quantizes ? layout.group : kPanel;
+  const std::int64_t group = layout.group != 0 ? layout.group : kFloatGroup;
   const std::int64_t groups = (cols + group - 1) / group;
   const bool whole_rows = kind == Kind::kRmsNorm || kind == Kind::kSumRmsNorm;
   const std::int64_t col_parts =
@@ -110,8 +112,8 @@ const std::byte* Linear::prepare(const LinearParams& params, const LinearKernels
 
   // What is quantized at once is a row at a time, which stays in the thread's nearest cache.
   float* const rows = grow<float>(rows_, (quantizes ? parts : params.rows) * cols);
-  std::byte* const quantized = grow<std::byte>(
-      quantized_, row_blocks(layout, params.rows) * static_cast<std::int64_t>(layout.block_bytes));
+  std::byte* const quantized =
+      grow<std::byte>(quantized_, quantizes ? quantized_bytes(layout, params.rows) : 0);
   pool_.run(static_cast<int>(parts), [&](int part) {
     const IndexRange own = part_of(params.rows, part / col_parts, row_parts);
     const IndexRange own_groups = part_of(groups, part % col_parts, col_parts);

@@ -25,7 +25,7 @@ class Linear {
 
  private:
   // What is multiplied, as the layout says: params.in, or what its input stage and the quantizer
-  // make of it in memory that grows but never shrinks.
+  // (bf16: rounding) make of it in memory that grows but never shrinks.
   const std::byte* prepare(const LinearParams& params, const LinearKernels& kernels,
                            const QuantizedLayout& layout);
   // Some columns of a row as fp32: of params.in, or what its input stage writes to their places in

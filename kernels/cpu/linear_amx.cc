@@ -35,8 +35,8 @@ using Tiles = HardwareTiles;
 // rows cost by VNNI, whose up to 8 rows wait for their weights anyway when those come from memory.
 // None of this has been measured: no machine with AMX has run it yet.
 const LinearKernels& linear_kernels() {
-  static const LinearKernels kernels = {kRowBlock, avx512vnni::linear_kernels().quantize,
-                                        avx512vnni::linear_kernels().multiply, &kTileKernels,
+  static const LinearKernels kernels = {kRowBlock, avx512bf16::linear_kernels().quantize,
+                                        avx512bf16::linear_kernels().multiply, &kTileKernels,
                                         kTileRows};
   return kernels;
 }

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "hwy/base.h"
+#include "kernels/core/float_environment.h"
+#include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
 #include "kernels/core/reduction.h"
 #include "kernels/cpu/linear_kernels.h"
@@ -16,12 +18,14 @@ namespace {
 
 #include "kernels/cpu/linear_tiles-inl.h"
 //
+#include "kernels/cpu/linear_blocks-inl.h"
+//
 #include "kernels/cpu/linear_products-inl.h"
 
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {kRowBlock, quantize, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize_or_round, multiply};
   return kKernels;
 }
 

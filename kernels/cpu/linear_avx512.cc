@@ -10,6 +10,8 @@
 #include <cstring>
 
 #include "hwy/base.h"
+#include "kernels/core/float_environment.h"
+#include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
 #include "kernels/core/reduction.h"
 #include "kernels/cpu/linear_kernels.h"
@@ -57,12 +59,14 @@ HWY_INLINE void add_quad_int8(const Int8Weights (&w)[V], IVec in, IVec (&dot)[V]
 
 #include "kernels/cpu/linear_tiles-inl.h"
 //
+#include "kernels/cpu/linear_blocks-inl.h"
+//
 #include "kernels/cpu/linear_products-inl.h"
 
 }  // namespace
 
 const LinearKernels& linear_kernels() {
-  static constexpr LinearKernels kKernels = {kRowBlock, quantize, multiply};
+  static constexpr LinearKernels kKernels = {kRowBlock, quantize_or_round, multiply};
   return kKernels;
 }
 

@@ -20,11 +20,12 @@ constexpr std::size_t block_group_bytes(int group, int row_block) {
   return static_cast<std::size_t>(row_block) * (static_cast<std::size_t>(group) + 8);
 }
 
-/// How activations lie before a product: plain rows for the float formats, else blocks of quantized
+/// How activations lie before a product: plain rows for the float formats, which for bf16 are
+/// rounded (to fp32, or in pairs where the instruction set takes them so), else blocks of quantized
 /// rows, each with room for row_block: a tile finds its rows at constant distances from one
 /// address.
 struct QuantizedLayout {
-  int group = 0;                // 0: rows are plain fp32
+  int group = 0;                // 0: rows are plain
   int row_block = kRowBlock;    // most rows of a block
   std::int64_t groups = 0;      // of a row
   std::size_t block_bytes = 0;  // from one block to the next: groups of block_group_bytes
@@ -47,8 +48,18 @@ inline std::int64_t block_of_row(const QuantizedLayout& layout, std::int64_t row
   return ((row + 1) * row_blocks(layout, rows) - 1) / rows;
 }
 
-/// Quantizes some groups of a row to their place among the blocks of all rows. Who has the last row
-/// of a block does what is to be done with the rows that the block lacks.
+/// Of all rows.
+inline std::int64_t quantized_bytes(const QuantizedLayout& layout, std::int64_t rows) {
+  return layout.group == 0
+             ? rows * static_cast<std::int64_t>(layout.row_bytes)
+             : row_blocks(layout, rows) * static_cast<std::int64_t>(layout.block_bytes);
+}
+
+/// Inputs that are a group where rows stay plain.
+inline constexpr int kFloatGroup = 16;
+
+/// Quantizes, or rounds to bf16, some groups of a row to their place among the blocks of all rows.
+/// Who has the last row of a block does what is to be done with the rows that the block lacks.
 struct QuantizeTask {
   WeightFormat format = WeightFormat::kInt4Group;
   QuantizedLayout layout;
@@ -96,6 +107,9 @@ namespace avx512 {
 const LinearKernels& linear_kernels();
 }
 namespace avx512vnni {
+const LinearKernels& linear_kernels();
+}
+namespace avx512bf16 {
 const LinearKernels& linear_kernels();
 }
 namespace amx {

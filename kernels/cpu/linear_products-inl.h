@@ -1,14 +1,10 @@
-// Products whose dot products are vector instructions, for linear_tiles-inl.h, after which, and
-// after an instruction set's integer dot products, this is included inside the namespace and the
-// target region of a source file; has no include guard for that reason.
+// Products whose dot products are vector instructions, for linear_tiles-inl.h, after which and
+// linear_blocks-inl.h, and after an instruction set's integer dot products, this is included inside
+// the namespace and the target region of a source file; has no include guard for that reason.
 
 struct Fp32Weights {
   using Element = float;
   static Vec widen(const float* from) { return load(from); }
-};
-struct Bf16Weights {
-  using Element = std::uint16_t;
-  static Vec widen(const std::uint16_t* from) { return load_bf16(from); }
 };
 struct Fp16Weights {
   using Element = std::uint16_t;
@@ -47,6 +43,83 @@ struct DenseProduct : Format {
   }
   template <int R, int V>
   static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
+};
+
+// Between two of these the accumulators are in registers: what is computed there stays there.
+template <int R, int V>
+HWY_INLINE void hold(Accumulators<R, V>& acc) {
+  PACELINE_UNROLL
+  for (int r = 0; r < R; ++r) {
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) hold(acc[r][v]);
+  }
+}
+
+// The chains of kernels/core/flushed_fma.h, where there is no instruction for them.
+struct Bf16Product {
+  static constexpr bool kInteger = false;
+  static constexpr bool kFillsRows = false;
+  static constexpr int kStreamedRows = 0;
+
+  template <int R, int V>
+  static void accumulate(const TileOperands<V>& tile, IndexRange cols, Accumulators<R, V>& acc) {
+    const FlushedDenormals flushed;
+    hold<R, V>(acc);
+    const std::uint32_t* weights[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) {
+      weights[v] = reinterpret_cast<const std::uint32_t*>(tile.panels[v]) + tile.lanes[v];
+    }
+    const float* in[R];
+    PACELINE_UNROLL
+    for (int r = 0; r < R; ++r) in[r] = tile.plain_row(r);
+    const std::int64_t end = cols.end / 2;
+    std::int64_t pair = cols.begin / 2;
+    if (cols.begin % 2 != 0) {
+      add_input<1, R, V>(load_pairs<V>(weights, pair), in, pair, acc);
+      ++pair;
+    }
+    for (; pair < end; ++pair) {
+      prefetch_input<kPanel * sizeof(std::uint32_t)>(tile, static_cast<std::size_t>(pair));
+      const Pairs<V> w = load_pairs<V>(weights, pair);
+      add_input<0, R, V>(w, in, pair, acc);
+      add_input<1, R, V>(w, in, pair, acc);
+    }
+    if (cols.end % 2 != 0) add_input<0, R, V>(load_pairs<V>(weights, pair), in, pair, acc);
+    hold<R, V>(acc);
+  }
+  template <int R, int V>
+  static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
+
+ private:
+  template <int V>
+  struct Pairs {
+    IVec of[V];
+  };
+  template <int V>
+  static HWY_INLINE Pairs<V> load_pairs(const std::uint32_t* const (&weights)[V],
+                                        std::int64_t pair) {
+    Pairs<V> pairs;
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) {
+      pairs.of[v] = load_bytes(reinterpret_cast<const std::byte*>(weights[v] + pair * kPanel));
+    }
+    return pairs;
+  }
+  // The first (0) or the second input of a pair.
+  template <int Second, int R, int V>
+  static HWY_INLINE void add_input(const Pairs<V>& pairs, const float* const (&in)[R],
+                                   std::int64_t pair, Accumulators<R, V>& acc) {
+    Vec w[V];
+    PACELINE_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = Second ? lower_bf16(pairs.of[v]) : upper_bf16(pairs.of[v]);
+    PACELINE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const Vec x = broadcast(in[r] + 2 * pair + Second);
+      PACELINE_UNROLL
+      for (int v = 0; v < V; ++v) acc[r][v] = fma(x, w[v], acc[r][v]);
+    }
+  }
 };
 
 struct Int4Product {
@@ -173,55 +246,20 @@ struct Int8ChannelProduct {
   }
 };
 
-// Column vectors that a tile of so many rows takes: of float weights as many chains as hide their
-// latency and fit the registers, of integer weights two, which share the rows' broadcasts. But a
-// product of no more than kStreamedRows rows waits for integer weights, which memory gives fastest
-// one panel at a time.
-template <typename Product>
-constexpr int tile_vectors(int rows) {
-  if (Product::kInteger) return 2;
-  return kRegisters / 2 / rows >= 4 ? 4 : 2;
+// For bf16 products, plain rows whose elements are bf16 numbers.
+void round_groups(const QuantizeTask& task) {
+  auto* out = reinterpret_cast<float*>(task.out +
+                                       static_cast<std::size_t>(task.row) * task.layout.row_bytes);
+  std::int64_t k = task.groups.begin * kFloatGroup;
+  const std::int64_t end = std::min(task.groups.end * kFloatGroup, task.cols);
+  for (; k + kLanes <= end; k += kLanes) {
+    store(out + k, upper_bf16(round_to_bf16(load(task.in + k))));
+  }
+  for (; k < end; ++k) out[k] = bf16_to_fp32(fp32_to_bf16(task.in[k]));
 }
 
-// The rows of the place, at most R, times column vectors [begin, end).
-template <typename Product, int R>
-void multiply_rows(const ProductTask& task, const TilePlace& place, IndexRange vectors) {
-  if constexpr (R > 1) {
-    if (place.rows < R) return multiply_rows<Product, R - 1>(task, place, vectors);
-  }
-  constexpr int kVectors = tile_vectors<Product>(R);
-  constexpr bool kOnePanel = kVectors * kLanes <= kPanel;
-  std::int64_t at = vectors.begin;
-  if (kOnePanel || task.row_count > Product::kStreamedRows) {
-    for (; at + kVectors <= vectors.end; at += kVectors) {
-      multiply_tile<Product, R, kVectors>(task, place, at);
-    }
-    if constexpr (kVectors > 2) {
-      for (; at + 2 <= vectors.end; at += 2) multiply_tile<Product, R, 2>(task, place, at);
-    }
-  }
-  for (; at < vectors.end; ++at) multiply_tile<Product, R, 1>(task, place, at);
-}
-
-// All of a task: a block of column vectors stays in the cache while all rows pass over it.
-template <typename Product>
-void multiply_all(const ProductTask& task) {
-  constexpr int kVectorsPerPanel = kPanel / kLanes;
-  constexpr int kVectorBlock = 4;
-  constexpr int kTileRows = kRegisters / 4;
-  const std::int64_t end = task.panels.end * kVectorsPerPanel;
-  for (std::int64_t at = task.panels.begin * kVectorsPerPanel; at < end; at += kVectorBlock) {
-    const IndexRange vectors{at, std::min<std::int64_t>(at + kVectorBlock, end)};
-    for (std::int64_t block = task.blocks.begin; block < task.blocks.end; ++block) {
-      const IndexRange rows = block_rows(task.layout, task.row_count, block);
-      const std::int64_t tiles = (rows.size() + kTileRows - 1) / kTileRows;
-      for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        const IndexRange lanes = part_of(rows.size(), tile, tiles);
-        multiply_rows<Product, kTileRows>(
-            task, {rows.begin + lanes.begin, block, lanes.begin, lanes.size()}, vectors);
-      }
-    }
-  }
+void quantize_or_round(const QuantizeTask& task) {
+  task.format == WeightFormat::kBf16 ? round_groups(task) : quantize(task);
 }
 
 void multiply(const ProductTask& task) {
@@ -229,7 +267,7 @@ void multiply(const ProductTask& task) {
     case WeightFormat::kFp32:
       return multiply_all<DenseProduct<Fp32Weights>>(task);
     case WeightFormat::kBf16:
-      return multiply_all<DenseProduct<Bf16Weights>>(task);
+      return multiply_all<Bf16Product>(task);
     case WeightFormat::kFp16:
       return multiply_all<DenseProduct<Fp16Weights>>(task);
     case WeightFormat::kInt8Channel:

@@ -17,6 +17,14 @@ constexpr unsigned char kInt8Offset = 0x80;  // flips the sign bit: adds 128
 
 std::size_t element_bytes(WeightFormat format) { return format == WeightFormat::kFp32 ? 4 : 2; }
 
+// Where the element of fp32, bf16 or fp16 input k of output lane stands.
+std::size_t element_offset(WeightFormat format, std::int64_t k, int lane) {
+  const auto input = static_cast<std::size_t>(k);
+  const auto output = static_cast<std::size_t>(lane);
+  if (format == WeightFormat::kBf16) return (input / 2 * kPanel + output) * 4 + (1 - input % 2) * 2;
+  return (input * kPanel + output) * element_bytes(format);
+}
+
 // Where the byte of int8 input k of output lane stands, or the 16 bits or nibble of the others.
 std::size_t int8_offset(std::int64_t k, int lane) {
   const auto input = static_cast<std::size_t>(k);
@@ -83,9 +91,9 @@ class RowPacker {
  private:
   void pack_floats(const std::byte* values, int lane, std::byte* panel) const {
     const std::size_t size = element_bytes(matrix_.format);
-    for (std::size_t k = 0; k < static_cast<std::size_t>(matrix_.cols); ++k) {
-      std::memcpy(panel + (k * kPanel + static_cast<std::size_t>(lane)) * size, values + k * size,
-                  size);
+    for (std::int64_t k = 0; k < matrix_.cols; ++k) {
+      std::memcpy(panel + element_offset(matrix_.format, k, lane),
+                  values + static_cast<std::size_t>(k) * size, size);
     }
   }
   void pack_int8(const std::byte* values, int lane, std::byte* panel) const {
@@ -117,9 +125,10 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
   PanelLayout layout;
   const int group = activation_group(format);
   if (group == 0) {
-    layout.groups = cols;
-    layout.group_bytes = kPanel * element_bytes(format);
-    layout.bytes = static_cast<std::size_t>(cols) * layout.group_bytes;
+    const bool in_pairs = format == WeightFormat::kBf16;
+    layout.groups = in_pairs ? (cols + 1) / 2 : cols;
+    layout.group_bytes = kPanel * (in_pairs ? 4 : element_bytes(format));
+    layout.bytes = static_cast<std::size_t>(layout.groups) * layout.group_bytes;
   } else {
     layout.groups = (cols + group - 1) / group;
     const auto groups = static_cast<std::size_t>(layout.groups);
@@ -170,9 +179,7 @@ void PanelMatrix::decode_row(std::int64_t n, float* out) const {
   }
   for (std::int64_t k = 0; k < cols_; ++k) {
     if (activation_group(format_) == 0) {
-      const std::size_t size = element_bytes(format_);
-      const std::byte* from =
-          data + (static_cast<std::size_t>(k) * kPanel + static_cast<std::size_t>(lane)) * size;
+      const std::byte* from = data + element_offset(format_, k, lane);
       if (format_ == WeightFormat::kFp32) {
         std::memcpy(out + k, from, 4);
       } else {

@@ -20,7 +20,10 @@ inline constexpr int kQuad = 4;
 /// How the bytes of one panel of 16 outputs lie, by format. A product reads a panel once, front to
 /// back. Outputs beyond the last are zero.
 ///
-/// fp32, bf16, fp16   for each input k, 16 elements.
+/// fp32, fp16         for each input k, 16 elements.
+/// bf16               for each pair of inputs 2i, 2i + 1 one vector of 16 words of 32 bits; word j
+///                    holds, of output j, the first input in its upper half, the second in the
+///                    lower: the order in which a bf16 instruction adds them. Without a second, +0.
 /// kInt4Group         for each group of 32 inputs 320 bytes: 4 vectors of 64 bytes; byte 4j + i of
 ///                    vector v holds, of output j, input 8v + i in its low nibble and input
 ///                    8v + 4 + i in the high; then 16 fp16 scales, then 16 fp16 minimums.
@@ -30,7 +33,7 @@ inline constexpr int kQuad = 4;
 /// kInt8Channel       vectors as in kInt8Group, 16 for each group of 64 inputs (the last filled up
 ///                    with anything: its activations are zero); then 16 fp32 scales.
 struct PanelLayout {
-  std::int64_t groups = 0;       // activation groups; inputs for the float formats
+  std::int64_t groups = 0;       // activation groups; inputs for the float formats (bf16: pairs)
   std::size_t group_bytes = 0;   // from one group to the next
   std::size_t scale_offset = 0;  // int8: where the panel's scales begin
   std::size_t bytes = 0;         // from one panel to the next, a multiple of 64

@@ -54,6 +54,7 @@ const RowOps& row_ops(Isa isa) {
       return N_AVX2::kRowOps;
     case Isa::kAvx512:
     case Isa::kAvx512Vnni:
+    case Isa::kAvx512Bf16:
     case Isa::kAmx:
       return N_AVX3::kRowOps;
   }

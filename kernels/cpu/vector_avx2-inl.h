@@ -11,10 +11,6 @@ using IVec = __m256i;
 inline Vec zero() { return _mm256_setzero_ps(); }
 inline Vec broadcast(const float* from) { return _mm256_broadcast_ss(from); }
 inline Vec load(const float* from) { return _mm256_loadu_ps(from); }
-inline Vec load_bf16(const std::uint16_t* from) {
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
 inline Vec load_fp16(const std::uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
@@ -31,6 +27,22 @@ inline Vec to_float(IVec value) { return _mm256_cvtepi32_ps(value); }
 inline IVec load_bytes(const std::byte* from) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
 }
+// Of pairs of bf16, one pair a lane: the upper, or the lower one, as fp32.
+inline Vec upper_bf16(IVec pairs) {
+  return _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-0x10000)));
+}
+inline Vec lower_bf16(IVec pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+// As fp32_to_bf16 rounds, in the upper halves; the lower are left over.
+inline IVec round_to_bf16(Vec values) {
+  const IVec bits = _mm256_castps_si256(values);
+  const IVec odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const IVec rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const IVec quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x00400000));
+  const Vec nan = _mm256_cmp_ps(values, values, _CMP_UNORD_Q);
+  return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+}
+// Neither computed before nor after.
+HWY_INLINE void hold(Vec& value) { asm volatile("" : "+x"(value)); }
 inline IVec low_nibbles(IVec bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }
 inline IVec high_nibbles(IVec bytes) { return low_nibbles(_mm256_srli_epi16(bytes, 4)); }
 inline IVec broadcast_quad(const std::int8_t* from) {

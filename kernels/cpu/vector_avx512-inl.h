@@ -10,10 +10,6 @@ using IVec = __m512i;
 inline Vec zero() { return _mm512_setzero_ps(); }
 inline Vec broadcast(const float* from) { return _mm512_set1_ps(*from); }
 inline Vec load(const float* from) { return _mm512_loadu_ps(from); }
-inline Vec load_bf16(const std::uint16_t* from) {
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
 inline Vec load_fp16(const std::uint16_t* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
@@ -27,6 +23,21 @@ inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec to_float(IVec value) { return _mm512_cvtepi32_ps(value); }
 
 inline IVec load_bytes(const std::byte* from) { return _mm512_loadu_si512(from); }
+// Of pairs of bf16, one pair a lane: the upper, or the lower one, as fp32.
+inline Vec upper_bf16(IVec pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000)));
+}
+inline Vec lower_bf16(IVec pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+// As fp32_to_bf16 rounds, in the upper halves; the lower are left over.
+inline IVec round_to_bf16(Vec values) {
+  const IVec bits = _mm512_castps_si512(values);
+  const IVec odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const IVec rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x00400000));
+}
+// Neither computed before nor after.
+HWY_INLINE void hold(Vec& value) { asm volatile("" : "+v"(value)); }
 inline IVec low_nibbles(IVec bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
 inline IVec high_nibbles(IVec bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
 inline IVec broadcast_quad(const std::int8_t* from) {

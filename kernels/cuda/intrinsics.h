@@ -10,6 +10,8 @@
 #include "kernels/cuda/block.h"
 #if !defined(__CUDACC__)
 #include <vector>
+
+#include "kernels/core/flushed_fma.h"
 #endif
 
 // What a kernel can say to nvcc only, each with what it means elsewhere: the one place where the
@@ -174,7 +176,8 @@ __device__ inline void multiply_int8(std::int32_t (&sums)[4], const Words4& a, c
 }
 
 /// 16 inputs of bf16 or fp16, products exact. A GPU adds the 16 and the sum before in an order and
-/// with a rounding that its makers do not tell; elsewhere it is one FMA chain, inputs ascending.
+/// with a rounding that its makers do not tell; elsewhere it is one FMA chain, inputs ascending, of
+/// bf16 the CPU's.
 __device__ inline void multiply_bf16(float (&sums)[4], const Words4& a, const Words2& b) {
 #if defined(__CUDACC__)
   asm volatile(
@@ -187,7 +190,7 @@ __device__ inline void multiply_bf16(float (&sums)[4], const Words4& a, const Wo
   multiply_tile<float, 16>(
       sums, a, b,
       [](std::uint32_t bits) { return bf16_to_fp32(static_cast<std::uint16_t>(bits & 0xffff)); },
-      [](float x, float y, float sum) { return std::fma(x, y, sum); });
+      flushed_fma);
 #endif
 }
 __device__ inline void multiply_fp16(float (&sums)[4], const Words4& a, const Words2& b) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/flushed_fma.h"
 #include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
 #include "kernels/core/reduction.h"
@@ -119,6 +120,20 @@ float dense_chain(const RowMajorMatrix& weight, std::int64_t n, const float* in,
   return acc;
 }
 
+std::vector<float> round_row(const float* in, std::int64_t cols) {
+  std::vector<float> row(static_cast<std::size_t>(cols));
+  for (std::int64_t k = 0; k < cols; ++k) row[k] = bf16_to_fp32(fp32_to_bf16(in[k]));
+  return row;
+}
+
+float bf16_chain(const RowMajorMatrix& weight, std::int64_t n, const float* in, IndexRange cols) {
+  float acc = 0;
+  for (std::int64_t k = cols.begin; k < cols.end; ++k) {
+    acc = flushed_fma(in[k], weight.element(n, k), acc);
+  }
+  return acc;
+}
+
 float integer_chain(const RowMajorMatrix& weight, std::int64_t n, const QuantizedRow& in,
                     IndexRange cols) {
   if (cols.size() == 0) return 0;
@@ -154,6 +169,7 @@ void linear(const LinearParams& params) {
   const RowMajorMatrix& weight = row_major(params.weight);
   const Reduction& reduction = weight.reduction();
   const int group = activation_group(weight.format());
+  const bool is_bf16 = weight.format() == WeightFormat::kBf16;
   std::vector<float> scratch;
   const float* const rows = input_rows(params, scratch);
   std::vector<float> stack;
@@ -161,11 +177,14 @@ void linear(const LinearParams& params) {
     const float* in = rows + m * weight.cols();
     QuantizedRow quantized;
     if (group != 0) quantized = quantize_row(in, weight.cols(), group);
+    std::vector<float> rounded;
+    if (is_bf16) rounded = round_row(in, weight.cols());
     for (std::int64_t n = 0; n < weight.rows(); ++n) {
       stack.clear();
       for (const Reduction::Segment& segment : reduction.segments) {
-        stack.push_back(group == 0 ? dense_chain(weight, n, in, segment.cols)
-                                   : integer_chain(weight, n, quantized, segment.cols));
+        stack.push_back(is_bf16      ? bf16_chain(weight, n, rounded.data(), segment.cols)
+                        : group == 0 ? dense_chain(weight, n, in, segment.cols)
+                                     : integer_chain(weight, n, quantized, segment.cols));
         for (int merge = 0; merge < segment.merges; ++merge) {
           const float top = stack.back();
           stack.pop_back();

@@ -158,12 +158,15 @@ FULL_CASES = [
     Case("llama_int4", "auto"),
 ]
 
-# Sums that differ by a rounding give different tokens here (see twins.py): the output matrix is
-# not int8 and so keeps the last bits.
-SHARP_CASES = [case for case in CASES if case.weights not in ("int8", "int4")]
+# Sums that differ by a rounding give different tokens here (see twins.py): what the output matrix
+# multiplies is not rounded to int8 or bf16 and so keeps the last bits.
+SHARP_CASES = [case for case in CASES if case.weights not in ("int8", "int4", "bf16")]
 
-# And these, whose output matrix is int8, are compared by their perplexity.
+# And these, where it is, are compared by their perplexity.
 PERPLEXITY_CASES = [
+    Case("llama_mqa", "bf16"),
+    Case("uneven", "bf16"),
+    Case("llama_mha_tied", "bf16", "fp32"),
     Case("llama_gqa", "int8"),
     Case("llama_mqa", "int8"),
     Case("uneven", "int8"),

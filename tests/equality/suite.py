@@ -197,7 +197,7 @@ class Suite:
                 raise RunFailed(f"{one} and {other} give the same answers: do formats count?")
 
     def check_virtual_shards_differ(self):
-        """So does another order of adding, wherever the output matrix keeps the last bits."""
+        """So does another order of adding, wherever the output matrix sees the last bits."""
         for case in SHARP_CASES:
             answers, _, words = self.generate(
                 f"shards-{str(case).replace('/', '-')}",

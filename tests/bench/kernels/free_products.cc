@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "hwy/base.h"
+#include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
 
 namespace paceline::kernels {
@@ -27,7 +28,11 @@ using cpu::PanelMatrix;
 
 #ifdef __AVX512VNNI__
 #include "kernels/cpu/vector_avx512-inl.h"
+#ifdef __AVX512BF16__
+constexpr const char* kIsa = "avx512bf16";
+#else
 constexpr const char* kIsa = "avx512vnni";
+#endif
 using Int8Weights = IVec;
 HWY_INLINE Int8Weights load_int8_weights(const std::byte* from) { return load_bytes(from); }
 HWY_INLINE IVec start_int8(const std::int32_t* term) { return _mm512_set1_epi32(*term); }
@@ -54,7 +59,7 @@ struct Tile {
   const std::byte* columns[V];  // of weights: the vector's part of its panel
   const std::byte* halves[V];   // of fp16 scales: the vector's part of its panel
   const float* in;              // fp32 [R, cols]
-  const std::byte* quantized;
+  const std::byte* quantized;   // or rounded to bf16: pairs as the weights lie, [R, row_words]
   const PanelMatrix* weight;
 };
 
@@ -68,9 +73,7 @@ HWY_INLINE void prefetch(const std::byte* from, std::size_t bytes) {
 template <WeightFormat kFormat>
 HWY_INLINE Vec widen(const std::byte* from) {
   if constexpr (kFormat == WeightFormat::kFp32) return load(reinterpret_cast<const float*>(from));
-  const auto* half = reinterpret_cast<const std::uint16_t*>(from);
-  if constexpr (kFormat == WeightFormat::kBf16) return load_bf16(half);
-  return load_fp16(half);
+  return load_fp16(reinterpret_cast<const std::uint16_t*>(from));
 }
 
 // `Chains` inputs at a time, each to its own chain.
@@ -93,6 +96,75 @@ void accumulate_floats(const Tile<R, V>& tile, Vec (&acc)[Chains][R][V]) {
         const Vec x = broadcast(tile.in + r * cols + k + c);
         UNROLL
         for (int v = 0; v < V; ++v) acc[c][r][v] = fma(x, w[v], acc[c][r][v]);
+      }
+    }
+  }
+}
+
+// Words of a row of bf16 pairs; without instructions for them, of their elements in fp32.
+#ifdef __AVX512BF16__
+std::size_t row_words(std::int64_t cols) { return static_cast<std::size_t>(cols + 1) / 2; }
+#else
+std::size_t row_words(std::int64_t cols) { return static_cast<std::size_t>(cols); }
+#endif
+
+void round_rows(const PanelMatrix& weight, const float* in, std::int64_t rows, std::byte* out) {
+  const std::int64_t cols = weight.cols();
+  for (std::int64_t m = 0; m < rows; ++m) {
+    std::byte* row = out + static_cast<std::size_t>(m) * row_words(cols) * 4;
+#ifdef __AVX512BF16__
+    for (std::int64_t k = 0; k < cols; k += 2) {
+      const std::uint32_t second = k + 1 < cols ? fp32_to_bf16(in[m * cols + k + 1]) : 0;
+      const std::uint32_t pair = std::uint32_t{fp32_to_bf16(in[m * cols + k])} << 16 | second;
+      std::memcpy(row + k * 2, &pair, 4);
+    }
+#else
+    for (std::int64_t k = 0; k < cols; ++k) {
+      const float rounded = bf16_to_fp32(fp32_to_bf16(in[m * cols + k]));
+      std::memcpy(row + k * 4, &rounded, 4);
+    }
+#endif
+  }
+}
+
+// acc += the products of a pair of inputs, whose activations are in one word, or in two.
+template <int V>
+HWY_INLINE void add_pair(const IVec (&w)[V], const std::byte* in, Vec (&acc)[V]) {
+#ifdef __AVX512BF16__
+  const IVec x = broadcast_quad(reinterpret_cast<const std::int8_t*>(in));
+  UNROLL
+  for (int v = 0; v < V; ++v) {
+    acc[v] =
+        _mm512_dpbf16_ps(acc[v], reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(w[v]));
+  }
+#else
+  const auto* x = reinterpret_cast<const float*>(in);
+  UNROLL
+  for (int v = 0; v < V; ++v) acc[v] = fma(broadcast(x), upper_bf16(w[v]), acc[v]);
+  UNROLL
+  for (int v = 0; v < V; ++v) acc[v] = fma(broadcast(x + 1), lower_bf16(w[v]), acc[v]);
+#endif
+}
+
+// Pairs go to the chains in turn.
+template <int R, int V, int Chains>
+void accumulate_bf16(const Tile<R, V>& tile, Vec (&acc)[Chains][R][V]) {
+  const std::size_t words = row_words(tile.weight->cols());
+  const auto pairs = static_cast<std::size_t>(tile.weight->layout().groups);
+  const std::size_t pair_words = words / pairs;
+  for (std::size_t pair = 0; pair < pairs; pair += Chains) {
+    UNROLL
+    for (std::size_t c = 0; c < Chains; ++c) {
+      IVec w[V];
+      UNROLL
+      for (int v = 0; v < V; ++v) {
+        const std::byte* from = tile.columns[v] + (pair + c) * kPanel * 4;
+        prefetch(from, 1);
+        w[v] = load_bytes(from);
+      }
+      UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        add_pair<V>(w, tile.quantized + (r * words + (pair + c) * pair_words) * 4, acc[c][r]);
       }
     }
   }
@@ -185,7 +257,9 @@ void accumulate_integers(const Tile<R, V>& tile, Vec (&acc)[Chains][R][V]) {
 template <WeightFormat kFormat, int R, int V, int Chains>
 void multiply_tile(const Tile<R, V>& tile, const float* scales, float* out) {
   Vec acc[Chains][R][V] = {};
-  if constexpr (activation_group(kFormat) == 0) {
+  if constexpr (kFormat == WeightFormat::kBf16) {
+    accumulate_bf16<R, V, Chains>(tile, acc);
+  } else if constexpr (activation_group(kFormat) == 0) {
     accumulate_floats<kFormat, R, V, Chains>(tile, acc);
   } else {
     accumulate_integers<kFormat, R, V, Chains>(tile, acc);
@@ -231,13 +305,19 @@ void run(const PanelMatrix& weight, const float* in, std::int64_t rows, float* o
   constexpr int kVectorsPerPanel = kPanel / kLanes;
   constexpr std::int64_t kBlock = 4;  // vectors that stay in the cache while all rows pass
   constexpr int kGroup = activation_group(kFormat);
+  constexpr bool kBf16 = kFormat == WeightFormat::kBf16;
   const std::size_t tile_bytes =
-      static_cast<std::size_t>(weight.layout().groups) * group_bytes(R, kGroup);
+      kBf16 ? R * row_words(weight.cols()) * 4
+            : static_cast<std::size_t>(weight.layout().groups) * group_bytes(R, kGroup);
   static thread_local std::vector<std::byte> scratch;
-  if constexpr (kGroup != 0) {
+  if constexpr (kGroup != 0 || kBf16) {
     const std::size_t bytes = static_cast<std::size_t>(rows / R) * tile_bytes;
     if (scratch.size() < bytes) scratch.resize(bytes);
-    quantize<R>(weight, in, rows, scratch.data());
+    if constexpr (kBf16) {
+      round_rows(weight, in, rows, scratch.data());
+    } else {
+      quantize<R>(weight, in, rows, scratch.data());
+    }
   }
   const std::int64_t vectors = weight.panels() * kVectorsPerPanel;
   for (std::int64_t block = 0; block < vectors; block += kBlock) {
@@ -252,7 +332,7 @@ void run(const PanelMatrix& weight, const float* in, std::int64_t rows, float* o
           const std::byte* panel = weight.panel((at + v) / kVectorsPerPanel);
           const auto lane = static_cast<std::size_t>((at + v) % kVectorsPerPanel) * kLanes;
           constexpr std::size_t kLaneBytes =
-              kGroup != 0 ? kQuad : (kFormat == WeightFormat::kFp32 ? 4 : 2);
+              kGroup != 0 ? kQuad : (kFormat == WeightFormat::kFp16 ? 2 : 4);
           tile.columns[v] = panel + lane * kLaneBytes;
           tile.halves[v] =
               panel + lane * 2 +

@@ -11,7 +11,7 @@ namespace paceline::kernels {
 /// out[m, n] = sum over k of in[m, k] * weight[n, k] without the contract: several chains along K,
 /// added at the end, neither segments nor their tree, and each tile a candidate of its own, for
 /// whatever number of rows it is fastest. The weights lie as the backend packs them; integer
-/// formats quantize activations as the backend does.
+/// formats quantize activations, and bf16 rounds them, as the backend does.
 struct FreeProduct {
   std::string name;  // "4 x 2, 2 chains": rows and column vectors of its tile
   int tile_rows = 1;

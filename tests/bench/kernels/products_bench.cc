@@ -140,7 +140,7 @@ class Benchmarks {
     };
   }
 
-  // Another order of summation differs by some roundings, bf16 activations by more.
+  // Another order of summation differs by some roundings; oneDNN's of bf16 is its own.
   void add(const std::string& variant, float tolerance, const MakeProduct& make) {
     const std::string name = case_.name() + "/" + variant;
     benchmark::RegisterBenchmark(name.c_str(), [=, this](benchmark::State& state) {

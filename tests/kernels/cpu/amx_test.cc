@@ -162,7 +162,7 @@ TEST(Amx, TakesOverWhereTilesAreFull) {
     EXPECT_EQ(&kernels.of(format, 16), kernels.tiles);
   }
   EXPECT_EQ(&kernels.of(WeightFormat::kBf16, 1000), &kernels);
-  EXPECT_EQ(kernels.multiply, avx512vnni::linear_kernels().multiply);
+  EXPECT_EQ(kernels.multiply, avx512bf16::linear_kernels().multiply);
   EXPECT_NE(kernels.tiles->multiply, kernels.multiply);
 }
 

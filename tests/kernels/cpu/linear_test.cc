@@ -4,11 +4,13 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/half.h"
 #include "tests/kernels/cpu/products.h"
 #include "tests/kernels/linear_cases.h"
 
@@ -183,6 +185,49 @@ TEST(Linear, FloatSegmentsMayEndAnywhere) {
     expect_equal_products(random_matrix(format, 40, 77, 22), cut({5, 36, 77}, {0, 1, 1}),
                           random_rows(9, 77, 23), 9);
   }
+}
+
+HostMatrix bf16_row(const std::vector<float>& values) {
+  HostMatrix matrix{WeightFormat::kBf16, 1, std::ssize(values), {}, {}, {}};
+  for (float value : values) {
+    const std::uint16_t half = fp32_to_bf16(value);
+    matrix.values.push_back(static_cast<std::byte>(half & 255));
+    matrix.values.push_back(static_cast<std::byte>(half >> 8));
+  }
+  return matrix;
+}
+
+// On every instruction set, with or without one for bf16.
+TEST(Linear, WorkedExamplesOfBf16) {
+  const auto expect = [](const std::vector<float>& in, const std::vector<float>& weights,
+                         float expected) {
+    const HostMatrix matrix = bf16_row(weights);
+    const Reduction whole = Reduction::whole(matrix.cols);
+    const auto packed = reference::pack(matrix, whole);
+    EXPECT_EQ(bits(product(*packed, in, 1, nullptr)), bits({expected}));
+    expect_equal_products(matrix, whole, in, 1);
+  };
+  expect({1 + 0x1p-9f, 2}, {1, 3}, 7);  // activations are rounded
+  // Ascending within a pair: 2^-24 + 1 + 2^-24, where each addition to 1 is lost.
+  expect({0, 0x1p-24f, 1, 0x1p-24f}, {1, 1, 1, 1}, 1);
+  expect({0x1p-63f, 0x1p-63f}, {0x1p-64f, 0x1p-64f}, 0);  // each product is flushed
+  expect({0x1p-63f, -0x1p-63f, 0x1p-63f}, {0x1p-63f, 0x1.8p-63f, 0x1p-63f}, 0x1p-126f);
+  expect({0x1p-63f}, {-0x1p-64f}, -0.0f);  // nothing is added where there is no second input
+}
+
+TEST(Linear, SumsOfBf16ThatVanishAreFlushedAlike) {
+  HostMatrix matrix = random_matrix(WeightFormat::kBf16, 40, 77, 30);
+  for (std::size_t i = 0; i < matrix.values.size(); i += 2) {
+    std::uint16_t half;
+    std::memcpy(&half, matrix.values.data() + i, 2);
+    half = fp32_to_bf16(bf16_to_fp32(half) * 0x1p-60f);
+    std::memcpy(matrix.values.data() + i, &half, 2);
+  }
+  std::vector<float> in = random_rows(9, 77, 31);
+  for (float& value : in) value *= 0x1p-62f;
+  expect_equal_products(matrix, Reduction::whole(77), in, 9);
+  // A segment's sum may be -0, and two of them may add up to a denormal, which is kept.
+  expect_equal_products(matrix, cut({1, 2, 5, 6, 36, 77}, {0, 1, 0, 1, 1, 1}), in, 9);
 }
 
 TEST(Linear, WorkedExampleOfInt4) {

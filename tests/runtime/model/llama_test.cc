@@ -126,7 +126,7 @@ TEST(NumericsId, NamesWhatBitsDependOn) {
             "cuda,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256,sum=nccl/tp4");
   const WeightFormats bf16{kernels::WeightFormat::kBf16, kernels::WeightFormat::kBf16, ""};
   EXPECT_EQ(numerics_id("cpu", bf16, 8, kernels::KvFormat::kBf16),
-            "cpu,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=fma");
+            "cpu,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=dpbf16");
   EXPECT_EQ(numerics_id("cuda", bf16, 8, kernels::KvFormat::kBf16),
             "cuda,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=mma");
 }
