@@ -69,12 +69,13 @@ struct LinearInput {
 
 /// out[o, m, n] = sum over k of in[m, k] * weight[n, k], cut and added as weight.reduction() says,
 /// where `in` is what `input` makes of it.
-/// fp32, fp16: acc = fma(in, w, acc), k ascending, w widened to fp32.
+/// fp32, fp16, fp8: acc = fma(in, w, acc), k ascending, w widened to fp32.
 /// bf16: the same with `in` rounded to bf16 and denormals flushed (kernels/core/flushed_fma.h).
 /// int8/int4: `in` is first quantized per row and activation group (kernels/core/quantize.h); per
 /// group the int32 dot product is exact; then, groups ascending, acc = fma(float(dot),
 /// in_scale * w_scale, acc) and, for int4, acc = fma(in_scale * float(sum of in_q), minimum, acc).
-/// kInt8Channel: acc = fma(float(dot), in_scale, acc), each segment's sum times its output's scale.
+/// kInt8Channel: acc = fma(float(dot), in_scale, acc). Of it and kFp8 each segment's sum is then
+/// multiplied by its output's scale.
 struct LinearParams {
   const PackedMatrix* weight = nullptr;  // [N, K]
   const float* in = nullptr;             // [M, K], or as `input` says

@@ -45,7 +45,7 @@ void add_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--weights", options.weights,
                   "Weight format to compute in; another than the checkpoint's is converted at load")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}))
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp8", "int8", "int4"}))
       ->capture_default_str()
       ->group("Model");
   command
@@ -166,7 +166,7 @@ void add_options(CLI::App& command, DraftOptions& options) {
       ->group("Speculation (changes the speed, never the answers)");
   command
       .add_option("--drafter-weights", options.weights, "Weight format to compute the drafter in")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16", "int8", "int4"}))
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp8", "int8", "int4"}))
       ->capture_default_str()
       ->group("Speculation (changes the speed, never the answers)");
 }

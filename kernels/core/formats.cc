@@ -12,6 +12,8 @@ std::string_view format_name(WeightFormat format) {
       return "bf16";
     case WeightFormat::kFp16:
       return "fp16";
+    case WeightFormat::kFp8:
+      return "fp8";
     case WeightFormat::kInt8Channel:
       return "int8";
     case WeightFormat::kInt8Group:

@@ -11,6 +11,7 @@ enum class WeightFormat {
   kFp32,
   kBf16,
   kFp16,
+  kFp8,          // OCP E4M3, one fp32 scale per output
   kInt8Channel,  // int8, one fp32 scale per output; activations int8 in groups of 64
   kInt8Group,    // int8, one fp16 scale per 32 inputs (GGUF Q8_0); activations int8 in groups of 32
   kInt4Group,    // 4 bit, fp16 scale and minimum per 32 inputs (GGUF Q4_1); activations as above
@@ -39,6 +40,11 @@ constexpr std::size_t element_bytes(KvFormat format) {
 /// Inputs that share one weight scale in the group formats.
 inline constexpr int kWeightGroup = 32;
 
+/// Whether each output has one fp32 scale.
+constexpr bool has_channel_scales(WeightFormat format) {
+  return format == WeightFormat::kFp8 || format == WeightFormat::kInt8Channel;
+}
+
 /// Inputs that share one activation scale: 64 for kInt8Channel, 32 for the group formats, 0 where
 /// activations stay fp32. Shards are cut at multiples of it.
 constexpr int activation_group(WeightFormat format) {
@@ -53,7 +59,7 @@ constexpr int activation_group(WeightFormat format) {
   }
 }
 
-/// "fp32", "bf16", "fp16", "int8", "int8g32", "int4g32": as they stand in the `numerics_id`.
+/// "fp32", "bf16", "fp16", "fp8", "int8", "int8g32", "int4g32": as they stand in the `numerics_id`.
 std::string_view format_name(WeightFormat format);
 /// "fp32", "bf16", "int8".
 std::string_view format_name(KvFormat format);

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/core/error.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/half.h"
 
 namespace paceline::kernels {
@@ -28,9 +29,8 @@ bool is_grouped(WeightFormat format) {
   return format == WeightFormat::kInt8Group || format == WeightFormat::kInt4Group;
 }
 
-bool is_integer(WeightFormat format) {
-  return format == WeightFormat::kInt8Channel || is_grouped(format);
-}
+// What makes a scale of the largest cannot hold infinity or NaN.
+bool needs_finite(WeightFormat format) { return has_channel_scales(format) || is_grouped(format); }
 
 void decode_int4(const StoredRows& row, std::int64_t cols, float* out) {
   for (std::int64_t group = 0; group < cols / kWeightGroup; ++group) {
@@ -59,6 +59,13 @@ void decode_row(WeightFormat format, const StoredRows& row, std::int64_t cols, f
         out[k] = fp16_to_fp32(load<std::uint16_t>(row.values, k));
       }
       return;
+    case WeightFormat::kFp8: {
+      const float scale = load<float>(row.scales, 0);
+      for (std::int64_t k = 0; k < cols; ++k) {
+        out[k] = scale * fp8_to_fp32(load<std::uint8_t>(row.values, k));
+      }
+      return;
+    }
     case WeightFormat::kInt8Channel: {
       const float scale = load<float>(row.scales, 0);
       for (std::int64_t k = 0; k < cols; ++k) {
@@ -133,6 +140,14 @@ void encode_row(WeightFormat format, std::span<const float> in, const RowSpace& 
     case WeightFormat::kFp16:
       for (std::int64_t k = 0; k < cols; ++k) store(row.values, k, fp32_to_fp16(in[k]));
       return;
+    case WeightFormat::kFp8: {
+      const float scale = largest_magnitude(in) / kLargestFp8;
+      store(row.scales, 0, scale);
+      for (std::int64_t k = 0; k < cols; ++k) {
+        store(row.values, k, scale == 0 ? std::uint8_t{0} : fp32_to_fp8(in[k] / scale));
+      }
+      return;
+    }
     case WeightFormat::kInt8Channel: {
       const float scale = largest_magnitude(in) / 127.0f;
       store(row.scales, 0, scale);
@@ -167,6 +182,7 @@ RowBytes row_bytes(WeightFormat format, std::int64_t cols) {
     case WeightFormat::kBf16:
     case WeightFormat::kFp16:
       return {2 * k, 0, 0};
+    case WeightFormat::kFp8:
     case WeightFormat::kInt8Channel:
       return {k, 4, 0};
     case WeightFormat::kInt8Group:
@@ -223,7 +239,7 @@ void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, cons
   for (std::int64_t row = 0; row < rows; ++row) {
     decode_row(from, in.from(row, in_bytes), cols, values.data());
     const bool finite = std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
-    if (is_integer(to) && !finite) {
+    if (needs_finite(to) && !finite) {
       throw ConfigError("row {} of the weights is not finite, which {} cannot hold", row,
                         format_name(to));
     }

@@ -14,6 +14,7 @@ namespace paceline::kernels {
 /// format         values                         scales                 minimums
 /// kFp32          float [rows, cols]             -                      -
 /// kBf16, kFp16   uint16 [rows, cols]            -                      -
+/// kFp8           E4M3 [rows, cols]              float [rows]           -
 /// kInt8Channel   int8 [rows, cols]              float [rows]           -
 /// kInt8Group     int8 [rows, cols]              fp16 [rows, cols/32]   -
 /// kInt4Group     uint8 [rows, cols/2]           fp16 [rows, cols/32]   fp16 [rows, cols/32]
@@ -74,14 +75,15 @@ inline RowSpace rows_of(HostMatrix& matrix) {
   return {matrix.values.data(), matrix.scales.data(), matrix.minimums.data()};
 }
 
-/// Every element as fp32. int8: scale * q; int4: fma(scale, q, minimum); exact for the group int8
-/// format, one rounding for the others.
+/// Every element as fp32. int8, fp8: scale * q; int4: fma(scale, q, minimum); exact for the group
+/// int8 format, one rounding for the others.
 std::vector<float> to_fp32(const HostMatrix& matrix);
 
 /// The matrix in another format, rounded to nearest (even).
-/// kInt8Channel: scale = max|row| / 127. kInt8Group: GGUF Q8_0's rule, scale = fp16(max|group| /
-/// 127). kInt4Group: GGUF Q4_1's rule, minimum = fp16(min), scale = fp16((max - min) / 15), then q
-/// is chosen against the rounded scale and minimum.
+/// kInt8Channel: scale = max|row| / 127. kFp8: scale = max|row| / 448, value / scale rounded to
+/// E4M3. kInt8Group: GGUF Q8_0's rule, scale = fp16(max|group| / 127). kInt4Group: GGUF Q4_1's
+/// rule, minimum = fp16(min), scale = fp16((max - min) / 15), then q is chosen against the rounded
+/// scale and minimum.
 HostMatrix convert(const HostMatrix& matrix, WeightFormat to);
 
 /// The same for `rows` rows that stand anywhere.

@@ -92,7 +92,7 @@ void copy_cols(WeightFormat format, const StoredRows& from, std::int64_t cols, I
   const RowBytes kept = row_bytes(format, range.size());
   if (range.size() == cols) return copy_rows(from, all, rows, to);
   RowBytes before = row_bytes(format, range.begin);
-  if (format == WeightFormat::kInt8Channel) before.scales = 0;  // one for all columns
+  if (has_channel_scales(format)) before.scales = 0;  // one for all columns
   for (std::int64_t row = 0; row < rows; ++row) {
     const StoredRows whole = from.from(row, all);
     copy_rows({whole.values + before.values, whole.scales + before.scales,

@@ -11,6 +11,11 @@ struct Fp16Weights {
   static Vec widen(const std::uint16_t* from) { return load_fp16(from); }
 };
 
+struct Fp8Weights {
+  using Element = std::uint8_t;
+  static Vec widen(const std::uint8_t* from) { return load_fp8(from); }
+};
+
 template <typename Format>
 struct DenseProduct : Format {
   static constexpr bool kInteger = false;
@@ -42,7 +47,9 @@ struct DenseProduct : Format {
     }
   }
   template <int R, int V>
-  static void finish(const TileOperands<V>&, Accumulators<R, V>&) {}
+  static void finish(const TileOperands<V>& tile, Accumulators<R, V>& acc) {
+    if constexpr (std::is_same_v<Format, Fp8Weights>) scale_channels<R, V>(tile, acc);
+  }
 };
 
 // Between two of these the accumulators are in registers: what is computed there stays there.
@@ -270,6 +277,8 @@ void multiply(const ProductTask& task) {
       return multiply_all<Bf16Product>(task);
     case WeightFormat::kFp16:
       return multiply_all<DenseProduct<Fp16Weights>>(task);
+    case WeightFormat::kFp8:
+      return multiply_all<DenseProduct<Fp8Weights>>(task);
     case WeightFormat::kInt8Channel:
       return multiply_all<Int8ChannelProduct>(task);
     case WeightFormat::kInt8Group:

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/core/error.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/half.h"
 #include "kernels/core/reduction.h"
 
@@ -15,7 +16,10 @@ namespace {
 constexpr std::size_t kVectorBytes = 64;
 constexpr unsigned char kInt8Offset = 0x80;  // flips the sign bit: adds 128
 
-std::size_t element_bytes(WeightFormat format) { return format == WeightFormat::kFp32 ? 4 : 2; }
+std::size_t element_bytes(WeightFormat format) {
+  if (format == WeightFormat::kFp32) return 4;
+  return format == WeightFormat::kFp8 ? 1 : 2;
+}
 
 // Where the element of fp32, bf16 or fp16 input k of output lane stands.
 std::size_t element_offset(WeightFormat format, std::int64_t k, int lane) {
@@ -71,6 +75,10 @@ class RowPacker {
       case WeightFormat::kBf16:
       case WeightFormat::kFp16:
         pack_floats(values, lane, panel);
+        return;
+      case WeightFormat::kFp8:
+        pack_floats(values, lane, panel);
+        std::memcpy(panel + layout_.scale_offset + static_cast<std::size_t>(lane) * 4, scales, 4);
         return;
       case WeightFormat::kInt8Channel:
         pack_int8(values, lane, panel);
@@ -129,6 +137,10 @@ PanelLayout panel_layout(WeightFormat format, std::int64_t cols) {
     layout.groups = in_pairs ? (cols + 1) / 2 : cols;
     layout.group_bytes = kPanel * (in_pairs ? 4 : element_bytes(format));
     layout.bytes = static_cast<std::size_t>(layout.groups) * layout.group_bytes;
+    if (has_channel_scales(format)) {
+      layout.scale_offset = layout.bytes;
+      layout.bytes += kPanel * sizeof(float);
+    }
   } else {
     layout.groups = (cols + group - 1) / group;
     const auto groups = static_cast<std::size_t>(layout.groups);
@@ -174,7 +186,7 @@ void PanelMatrix::decode_row(std::int64_t n, float* out) const {
   const bool is_int4 = format_ == WeightFormat::kInt4Group;
   float scale = 0;
   float minimum = 0;
-  if (format_ == WeightFormat::kInt8Channel) {
+  if (has_channel_scales(format_)) {
     std::memcpy(&scale, data + layout_.scale_offset + static_cast<std::size_t>(lane) * 4, 4);
   }
   for (std::int64_t k = 0; k < cols_; ++k) {
@@ -182,6 +194,8 @@ void PanelMatrix::decode_row(std::int64_t n, float* out) const {
       const std::byte* from = data + element_offset(format_, k, lane);
       if (format_ == WeightFormat::kFp32) {
         std::memcpy(out + k, from, 4);
+      } else if (format_ == WeightFormat::kFp8) {
+        out[k] = scale * fp8_to_fp32(std::to_integer<std::uint8_t>(*from));
       } else {
         std::uint16_t half;
         std::memcpy(&half, from, 2);

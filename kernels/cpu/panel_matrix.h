@@ -21,6 +21,7 @@ inline constexpr int kQuad = 4;
 /// back. Outputs beyond the last are zero.
 ///
 /// fp32, fp16         for each input k, 16 elements.
+/// kFp8               the same; then 16 fp32 scales.
 /// bf16               for each pair of inputs 2i, 2i + 1 one vector of 16 words of 32 bits; word j
 ///                    holds, of output j, the first input in its upper half, the second in the
 ///                    lower: the order in which a bf16 instruction adds them. Without a second, +0.
@@ -35,7 +36,7 @@ inline constexpr int kQuad = 4;
 struct PanelLayout {
   std::int64_t groups = 0;       // activation groups; inputs for the float formats (bf16: pairs)
   std::size_t group_bytes = 0;   // from one group to the next
-  std::size_t scale_offset = 0;  // int8: where the panel's scales begin
+  std::size_t scale_offset = 0;  // int8, fp8: where the panel's scales begin
   std::size_t bytes = 0;         // from one panel to the next, a multiple of 64
 };
 PanelLayout panel_layout(WeightFormat format, std::int64_t cols);

@@ -14,6 +14,15 @@ inline Vec load(const float* from) { return _mm256_loadu_ps(from); }
 inline Vec load_fp16(const std::uint16_t* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
+// E4M3's exponent and mantissa, put where fp16 has them, are the number times 2^-8; NaN is set.
+inline Vec load_fp8(const std::uint8_t* from) {
+  const __m128i codes = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  const __m128i sign = _mm_slli_epi16(_mm_srli_epi16(codes, 7), 15);
+  const __m128i magnitude = _mm_and_si128(codes, _mm_set1_epi16(0x7f));
+  const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
+  const __m128i halves = _mm_or_si128(_mm_or_si128(sign, nan), _mm_slli_epi16(magnitude, 7));
+  return _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(256.0f));
+}
 inline void store(float* to, Vec value) { _mm256_storeu_ps(to, value); }
 inline void store_first(float* to, Vec value, int count) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

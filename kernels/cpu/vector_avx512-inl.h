@@ -13,6 +13,17 @@ inline Vec load(const float* from) { return _mm512_loadu_ps(from); }
 inline Vec load_fp16(const std::uint16_t* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+// E4M3's exponent and mantissa, put where fp16 has them, are the number times 2^-8; NaN is set.
+inline Vec load_fp8(const std::uint8_t* from) {
+  const __m256i codes =
+      _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(codes, 7), 15);
+  const __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi16(0x7f));
+  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+  const __m256i halves =
+      _mm256_or_si256(_mm256_or_si256(sign, nan), _mm256_slli_epi16(magnitude, 7));
+  return _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0f));
+}
 inline void store(float* to, Vec value) { _mm512_storeu_ps(to, value); }
 inline void store_first(float* to, Vec value, int count) {
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);

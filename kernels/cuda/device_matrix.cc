@@ -84,7 +84,7 @@ void DeviceMatrix::send_panels(const MatrixSource& matrix, Backend& device, Stag
   auto* steps = reserve<std::byte>(device, steps_, view_.panels * panel_bytes);
   view_.steps = steps;
   float* scales = nullptr;
-  if (view_.format == WeightFormat::kInt8Channel) {
+  if (has_channel_scales(view_.format)) {
     scales = reserve<float>(device, channel_scales_, view_.panels * kPanel);
     view_.channel_scales = scales;
   }

@@ -29,7 +29,7 @@ struct DeviceMatrixView {
   std::int32_t panel_steps = 0;
   std::int32_t segment_count = 0;
   const std::byte* steps = nullptr;         // [panels, panel_steps], see linear_layout.h
-  const float* channel_scales = nullptr;    // [panels * 16], kInt8Channel
+  const float* channel_scales = nullptr;    // [panels * 16], of int8 and fp8
   const DeviceSegment* segments = nullptr;  // [segment_count]
 };
 

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/core/float8.h"
 #include "kernels/core/half.h"
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/elements.h"
@@ -35,6 +36,8 @@ __device__ float decode(const DeviceMatrixView& matrix, std::int64_t row, std::i
       return bf16_to_fp32(value_at<std::uint16_t>(at));
     case WeightFormat::kFp16:
       return fp16_to_fp32(value_at<std::uint16_t>(at));
+    case WeightFormat::kFp8:
+      return matrix.channel_scales[row] * fp8_to_fp32(value_at<std::uint8_t>(at));
     case WeightFormat::kInt8Channel:
       return matrix.channel_scales[row] * static_cast<float>(value_at<std::int8_t>(at));
     case WeightFormat::kInt8Group:

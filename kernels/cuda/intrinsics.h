@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/core/float8.h"
 #include "kernels/core/half.h"
 #include "kernels/cuda/block.h"
 #if !defined(__CUDACC__)
@@ -45,6 +46,28 @@ __device__ inline float widen_fp16(std::uint16_t value) {
   return wide;
 #else
   return fp16_to_fp32(value);
+#endif
+}
+
+/// Two E4M3 numbers as two of fp16, the lower byte first; exact. Before sm_89, which has an
+/// instruction for it, NaN becomes 480.
+__device__ inline std::uint32_t widen_fp8x2(std::uint32_t pair) {
+#if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  std::uint32_t wide;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(wide) : "h"(static_cast<std::uint16_t>(pair)));
+  return wide;
+#elif defined(__CUDACC__)
+  // Exponent and mantissa where fp16 has them are the number times 2^-8: 0x5c00 is 256.
+  const std::uint32_t apart = (pair & 0xffu) | (pair & 0xff00u) << 8;
+  const std::uint32_t small = (apart & 0x00800080u) << 8 | (apart & 0x007f007fu) << 7;
+  std::uint32_t wide;
+  asm("mul.f16x2 %0, %1, %2;" : "=r"(wide) : "r"(small), "r"(0x5c005c00u));
+  return wide;
+#else
+  const auto half = [](std::uint32_t code) {
+    return std::uint32_t{fp32_to_fp16(fp8_to_fp32(static_cast<std::uint8_t>(code & 0xff)))};
+  };
+  return half(pair) | half(pair >> 8) << 16;
 #endif
 }
 

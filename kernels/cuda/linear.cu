@@ -73,7 +73,8 @@ __device__ void store_sums(const DeviceMatrixView& weight, const float (&own)[kT
       const SumPlace at(panel, first_tile + tile, i);
       if (at.row >= to.row_count || at.output >= weight.rows) continue;
       float sum = own[tile][i];
-      if constexpr (kFormat == WeightFormat::kInt8Channel) {
+      if constexpr (has_channel_scales(kFormat)) {
+        if constexpr (kFormat == WeightFormat::kFp8) sum *= kFp8RowScale;
         // Of no inputs: +0, whatever the scale.
         if (weight.segments[segment].steps > 0) sum *= weight.channel_scales[at.output];
       }
@@ -269,6 +270,8 @@ void multiply(const DeviceMatrixView& weight, const std::byte* rows, const Produ
       return multiply<WeightFormat::kBf16>(weight, rows, to, stream);
     case WeightFormat::kFp16:
       return multiply<WeightFormat::kFp16>(weight, rows, to, stream);
+    case WeightFormat::kFp8:
+      return multiply<WeightFormat::kFp8>(weight, rows, to, stream);
     case WeightFormat::kInt8Channel:
       return multiply<WeightFormat::kInt8Channel>(weight, rows, to, stream);
     case WeightFormat::kInt8Group:

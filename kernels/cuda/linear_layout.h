@@ -23,6 +23,7 @@ inline constexpr int kTileRows = 8;
 /// format        inputs  weights                                 activations
 /// kFp32              8  4 inputs of each output, the next 4     each row's first input, second ...
 /// kBf16, kFp16      16  one fragment                            one, rounded to the format
+/// kFp8              32  two fragments, a byte an element        two, fp16 of 1/16 of them
 /// kInt8Channel      64  two fragments                           two; fp32 scales [8]
 /// kInt8Group        32  one; fp16 scales [16]                   one; fp32 scales [8]
 /// kInt4Group        32  one of nibbles; fp16 scales [16],       one; fp32 scales [8],
@@ -35,6 +36,10 @@ struct StepLayout {
   int row_bytes = 0;
 };
 
+/// kFp8's activations are divided by it before they are rounded to fp16, its sums multiplied:
+/// exact, and room for 16 times as large ones, up to a million.
+inline constexpr float kFp8RowScale = 16.0f;
+
 constexpr StepLayout step_layout(WeightFormat format) {
   constexpr int kHalves = kPanel * 2;     // a scale or minimum of each output
   constexpr int kFloats = kTileRows * 4;  // a scale or sum of each row
@@ -44,6 +49,8 @@ constexpr StepLayout step_layout(WeightFormat format) {
     case WeightFormat::kBf16:
     case WeightFormat::kFp16:
       return {16, 512, 512, 256, 256};
+    case WeightFormat::kFp8:
+      return {32, 512, 512, 512, 512};
     case WeightFormat::kInt8Channel:
       return {64, 1024, 1024, 512, 512 + kFloats};
     case WeightFormat::kInt8Group:
@@ -65,6 +72,8 @@ constexpr int weight_offset(WeightFormat format, int output, int input) {
     case WeightFormat::kBf16:
     case WeightFormat::kFp16:
       return (low * 4 + input % 8 / 2) * 16 + (input / 8 * 2 + high) * 4 + input % 2 * 2;
+    case WeightFormat::kFp8:
+      return (low * 4 + input % 8 / 2) * 16 + input / 8 * 4 + high * 2 + input % 2;
     case WeightFormat::kInt8Channel:
     case WeightFormat::kInt8Group:
       return input / 32 * 512 + (low * 4 + input % 16 / 4) * 16 + (input % 32 / 16 * 2 + high) * 4 +
@@ -83,6 +92,8 @@ constexpr int row_offset(WeightFormat format, int row, int input) {
     case WeightFormat::kBf16:
     case WeightFormat::kFp16:
       return (row * 4 + input % 8 / 2) * 8 + input / 8 * 4 + input % 2 * 2;
+    case WeightFormat::kFp8:
+      return input / 16 * 256 + row_offset(WeightFormat::kFp16, row, input % 16);
     case WeightFormat::kInt8Channel:
     case WeightFormat::kInt8Group:
     case WeightFormat::kInt4Group:

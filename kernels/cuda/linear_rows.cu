@@ -50,6 +50,8 @@ __device__ void lay_out_floats(const LayOut& to, std::int64_t row, int part, int
                     row_offset(kFormat, static_cast<int>(row % kTileRows), input);
     if constexpr (kFormat == WeightFormat::kFp32) {
       *reinterpret_cast<float*>(at) = x;
+    } else if constexpr (kFormat == WeightFormat::kFp8) {
+      *reinterpret_cast<std::uint16_t*>(at) = fp32_to_fp16(x * (1.0f / kFp8RowScale));
     } else {
       *reinterpret_cast<std::uint16_t*>(at) =
           kFormat == WeightFormat::kBf16 ? fp32_to_bf16(x) : fp32_to_fp16(x);
@@ -236,6 +238,8 @@ void lay_out_rows(const DeviceMatrixView& weight, const LinearParams& params, st
       return lay_out<WeightFormat::kBf16>(to, params.input, tiles, stream);
     case WeightFormat::kFp16:
       return lay_out<WeightFormat::kFp16>(to, params.input, tiles, stream);
+    case WeightFormat::kFp8:
+      return lay_out<WeightFormat::kFp8>(to, params.input, tiles, stream);
     case WeightFormat::kInt8Channel:
       return lay_out<WeightFormat::kInt8Channel>(to, params.input, tiles, stream);
     case WeightFormat::kInt8Group:

@@ -82,6 +82,26 @@ __device__ void add_halves(const std::byte* weights, const std::byte* rows,
   }
 }
 
+template <int kTileStride, int kTiles>
+__device__ void add_fp8(const std::byte* weights, const std::byte* rows, float (&sums)[kTiles][4]) {
+  constexpr int kFragments = 2;
+  const auto codes = at<Words4>(weights + lane_of_warp() * sizeof(Words4));
+  Words4 weight[kFragments];
+  PACELINE_UNROLL
+  for (int i = 0; i < 4 * kFragments; ++i) {
+    weight[i / 4].word[i % 4] = widen_fp8x2(codes.word[i / 2] >> (i % 2 * 16) & 0xffffu);
+  }
+  PACELINE_UNROLL
+  for (int tile = 0; tile < kTiles; ++tile) {
+    PACELINE_UNROLL
+    for (int f = 0; f < kFragments; ++f) {
+      multiply_fp16(sums[tile], weight[f],
+                    at<Words2>(rows + tile * kTileStride +
+                               (f * kWarpThreads + lane_of_warp()) * sizeof(Words2)));
+    }
+  }
+}
+
 /// A lane's part of a fragment of weights.
 template <WeightFormat kFormat>
 __device__ Words4 int8_fragment(const std::byte* weights, int fragment) {
@@ -146,6 +166,8 @@ __device__ void add_step(const std::byte* weights, const std::byte* rows,
                          float (&sums)[kTiles][4]) {
   if constexpr (kFormat == WeightFormat::kFp32) {
     add_fp32<kTileStride>(weights, rows, sums);
+  } else if constexpr (kFormat == WeightFormat::kFp8) {
+    add_fp8<kTileStride>(weights, rows, sums);
   } else if constexpr (activation_group(kFormat) == 0) {
     add_halves<kFormat, kTileStride>(weights, rows, sums);
   } else {

@@ -1,6 +1,7 @@
 #include "kernels/cuda/linear_weights.h"
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/elements.h"
 #include "kernels/cuda/launch.h"
@@ -9,28 +10,31 @@
 namespace paceline::kernels::cuda {
 namespace {
 
-/// What stands in a step's 4-byte words: elements of one output, but for int4 whose words hold
-/// outputs i and i + 8, 4 inputs each.
+/// What a thread writes to a step: elements of one output that stand together, but for int4 of
+/// outputs i and i + 8.
 template <WeightFormat kFormat>
-struct Words {
+struct Runs {
   static constexpr bool kIsInt4 = kFormat == WeightFormat::kInt4Group;
+  using Word = std::conditional_t<kFormat == WeightFormat::kFp8, std::uint16_t, std::uint32_t>;
   static constexpr StepLayout kLayout = step_layout(kFormat);
-  static constexpr int kOutputs = kIsInt4 ? kPanel / 2 : kPanel;  // of a panel, with words
-  static constexpr int kCount = kLayout.values / 4 / kOutputs;    // of a step and such an output
-  static constexpr int kInputs = kLayout.inputs / kCount;         // of a word
-  static constexpr int kBits = 32 / kInputs;                      // of an element
+  static constexpr int kBits = kLayout.values * 8 / kPanel / kLayout.inputs;  // of an element
+  static constexpr int kOutputs = kIsInt4 ? kPanel / 2 : kPanel;  // of a panel, with runs
+  static constexpr int kCount =                                   // of a step and such an output
+      kLayout.values / static_cast<int>(sizeof(Word)) / kOutputs;
+  static constexpr int kInputs = kLayout.inputs / kCount;      // of a run
+  static constexpr int kStride = kIsInt4 ? 2 * kBits : kBits;  // from one input to the next
 };
 
 /// An element's bits; -0 behind a segment's last input, but 0 where activations are integers.
 template <WeightFormat kFormat>
 __device__ std::uint32_t element_bits(const std::byte* row, std::int64_t col) {
-  constexpr bool kIsInteger = activation_group(kFormat) != 0;
-  if (col < 0) return kIsInteger ? 0u : 1u << (Words<kFormat>::kBits - 1);
-  if constexpr (Words<kFormat>::kIsInt4) {
+  constexpr int kBits = Runs<kFormat>::kBits;
+  if (col < 0) return activation_group(kFormat) != 0 ? 0u : 1u << (kBits - 1);
+  if constexpr (kBits == 4) {
     return static_cast<std::uint32_t>(row[col / 2]) >> (col % 2 * 4) & 15u;
-  } else if constexpr (Words<kFormat>::kBits == 32) {
+  } else if constexpr (kBits == 32) {
     return reinterpret_cast<const std::uint32_t*>(row)[col];
-  } else if constexpr (Words<kFormat>::kBits == 16) {
+  } else if constexpr (kBits == 16) {
     return reinterpret_cast<const std::uint16_t*>(row)[col];
   } else {
     return static_cast<std::uint32_t>(row[col]);
@@ -47,7 +51,7 @@ __device__ void copy_scales(const DeviceMatrixView& weight, const StoredRows& in
                             std::int64_t output, std::int32_t step, std::byte* to,
                             float* channel_scales) {
   constexpr StepLayout kLayout = step_layout(kFormat);
-  if constexpr (kFormat == WeightFormat::kInt8Channel) {
+  if constexpr (has_channel_scales(kFormat)) {
     if (step == 0) channel_scales[output] = reinterpret_cast<const float*>(in.scales)[row];
   } else if constexpr (activation_group(kFormat) != 0) {
     const std::int64_t group =
@@ -60,20 +64,20 @@ __device__ void copy_scales(const DeviceMatrixView& weight, const StoredRows& in
   }
 }
 
-/// A thread takes a word. The first of an output and step brings the scales along.
+/// The first run of an output and step brings the scales along.
 template <WeightFormat kFormat>
 __global__ void lay_out_kernel(const DeviceMatrixView weight, const StoredRows in,
                                std::int64_t row_bytes, std::int64_t first_row, std::int64_t rows,
                                std::byte* steps, float* channel_scales) {
-  using Of = Words<kFormat>;
-  const std::int64_t row_words = std::int64_t{weight.panel_steps} * Of::kCount;
+  using Of = Runs<kFormat>;
+  const std::int64_t row_runs = std::int64_t{weight.panel_steps} * Of::kCount;
   const std::int64_t panels = (rows + kPanel - 1) / kPanel;
-  for (std::int64_t i = first_element(); i < panels * Of::kOutputs * row_words;
+  for (std::int64_t i = first_element(); i < panels * Of::kOutputs * row_runs;
        i += element_step()) {
-    const std::int64_t output = i / row_words;  // of those with words
+    const std::int64_t output = i / row_runs;  // of those with runs
     const std::int64_t row = output / Of::kOutputs * kPanel + output % Of::kOutputs;
     if (row >= rows) continue;
-    const auto step = static_cast<std::int32_t>(i % row_words / Of::kCount);
+    const auto step = static_cast<std::int32_t>(i % row_runs / Of::kCount);
     const int input = static_cast<int>(i % Of::kCount) * Of::kInputs;
     std::byte* to =
         steps + ((first_row + row) / kPanel * weight.panel_steps + step) * Of::kLayout.bytes;
@@ -85,10 +89,11 @@ __global__ void lay_out_kernel(const DeviceMatrixView weight, const StoredRows i
       if (has_other) {
         bits |= element_bits<kFormat>(in.values + (row + kPanel / 2) * row_bytes, col) << 4;
       }
-      word |= bits << (j * Of::kBits);
+      word |= bits << (j * Of::kStride);
     }
-    *reinterpret_cast<std::uint32_t*>(
-        to + weight_offset(kFormat, static_cast<int>(row % kPanel), input)) = word;
+    *reinterpret_cast<typename Of::Word*>(
+        to + weight_offset(kFormat, static_cast<int>(row % kPanel), input)) =
+        static_cast<typename Of::Word>(word);
     if (input > 0) continue;
     copy_scales<kFormat>(weight, in, row, first_row + row, step, to, channel_scales);
     if (has_other) {
@@ -106,9 +111,9 @@ void lay_out_weights(const DeviceMatrixView& weight, const StoredRows& in, std::
   const auto bytes = static_cast<std::int64_t>(row_bytes(weight.format, weight.cols).values);
   const auto lay_out = [&]<WeightFormat kFormat>() {
     const std::int64_t panels = (rows + kPanel - 1) / kPanel;
-    const std::int64_t words =
-        panels * Words<kFormat>::kOutputs * weight.panel_steps * Words<kFormat>::kCount;
-    launch("pack", shape_of_elements(words), stream, lay_out_kernel<kFormat>, weight, in, bytes,
+    const std::int64_t runs =
+        panels * Runs<kFormat>::kOutputs * weight.panel_steps * Runs<kFormat>::kCount;
+    launch("pack", shape_of_elements(runs), stream, lay_out_kernel<kFormat>, weight, in, bytes,
            first_row, rows, steps, channel_scales);
   };
   switch (weight.format) {
@@ -118,6 +123,8 @@ void lay_out_weights(const DeviceMatrixView& weight, const StoredRows& in, std::
       return lay_out.operator()<WeightFormat::kBf16>();
     case WeightFormat::kFp16:
       return lay_out.operator()<WeightFormat::kFp16>();
+    case WeightFormat::kFp8:
+      return lay_out.operator()<WeightFormat::kFp8>();
     case WeightFormat::kInt8Channel:
       return lay_out.operator()<WeightFormat::kInt8Channel>();
     case WeightFormat::kInt8Group:

@@ -20,10 +20,11 @@ namespace paceline::kernels::cuda {
 std::size_t linear_workspace_bytes(const PackedMatrix& weight, std::int64_t rows);
 
 /// kBf16 and kFp16 multiply on the tensor core: the activations are first rounded to the weights'
-/// format (beyond fp16's 65504: infinity). The products are exact; a segment's sum runs from 16
-/// inputs to the next 16, ascending, in fp32; how it runs inside of 16 is the GPU's. On the CPU it
-/// is the reference's chain. All other formats are the reference's bit by bit everywhere. In every
-/// format a row's result depends on that row and the matrix alone.
+/// format (beyond fp16's 65504: infinity). So does kFp8, activations and weights as fp16,
+/// activations divided by kFp8RowScale before (beyond a million: infinity). The products are exact;
+/// a segment's sum runs from 16 inputs to the next 16, ascending, in fp32; how it runs inside of 16
+/// is the GPU's. On the CPU it is the reference's chain. All other formats are the reference's bit
+/// by bit everywhere. In every format a row's result depends on that row and the matrix alone.
 ///
 /// `workspace` holds at least linear_workspace_bytes, 16-byte aligned, and is the op's until it
 /// has run.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/flushed_fma.h"
 #include "kernels/core/half.h"
 #include "kernels/core/quantize.h"
@@ -32,10 +33,13 @@ class RowMajorMatrix final : public PackedMatrix {
   }
   const HostMatrix& host() const { return matrix_; }
 
-  /// fp32, bf16, fp16: the element widened.
+  /// fp32, bf16, fp16, fp8: the element widened, without its output's scale.
   float element(std::int64_t n, std::int64_t k) const {
     const std::int64_t at = n * matrix_.cols + k;
     if (matrix_.format == WeightFormat::kFp32) return value<float>(matrix_.values, at);
+    if (matrix_.format == WeightFormat::kFp8) {
+      return fp8_to_fp32(value<std::uint8_t>(matrix_.values, at));
+    }
     const auto half = value<std::uint16_t>(matrix_.values, at);
     return matrix_.format == WeightFormat::kBf16 ? bf16_to_fp32(half) : fp16_to_fp32(half);
   }
@@ -117,7 +121,8 @@ float dense_chain(const RowMajorMatrix& weight, std::int64_t n, const float* in,
   for (std::int64_t k = cols.begin; k < cols.end; ++k) {
     acc = std::fma(in[k], weight.element(n, k), acc);
   }
-  return acc;
+  const bool scaled = weight.format() == WeightFormat::kFp8 && cols.size() > 0;
+  return scaled ? acc * weight.channel_scale(n) : acc;
 }
 
 std::vector<float> round_row(const float* in, std::int64_t cols) {

@@ -50,6 +50,8 @@ WeightFormat chosen_format(WeightChoice choice, WeightFormat stored) {
       return WeightFormat::kFp32;
     case WeightChoice::kBf16:
       return WeightFormat::kBf16;
+    case WeightChoice::kFp8:
+      return WeightFormat::kFp8;
     case WeightChoice::kInt8:
       return WeightFormat::kInt8Channel;
     case WeightChoice::kInt4:

@@ -67,6 +67,34 @@ StoredLinear quantized_linear(const Checkpoint& checkpoint, const std::string& n
   return linear;
 }
 
+/// The scales multiply: `weight_scale`. Block scales are called `weight_scale_inv`.
+StoredLinear fp8_linear(const Checkpoint& checkpoint, const ModelConfig& config,
+                        const std::string& name, const Shape& shape) {
+  const StoredTensor& weight =
+      exact_tensor(checkpoint, name + ".weight", StoredType::kF8E4M3, shape);
+  if (const StoredTensor* blocks = checkpoint.find(name + ".weight_scale_inv")) {
+    throw ConfigError(
+        "{}: tensor \"{}\" holds fp8 scales of blocks, which are not supported, expected \"{}.{}\" "
+        "with one for the tensor or for each output",
+        checkpoint.path().string(), blocks->name, name, "weight_scale");
+  }
+  if (!config.fp8_quantized) {
+    throw ConfigError(
+        "{}: tensor \"{}\" is F8_E4M3, but config.json has no quantization_config with "
+        "quant_method \"fp8\" or \"compressed-tensors\"",
+        checkpoint.path().string(), weight.name);
+  }
+  const StoredTensor& scales = checkpoint.at(name + ".weight_scale");
+  const std::int64_t n = shape[0];
+  const bool fits = scales.shape.empty() || scales.shape == Shape{1} ||
+                    scales.shape == Shape{1, 1} || scales.shape == Shape{n} ||
+                    scales.shape == Shape{n, 1};
+  if (!is_float(scales.type) || !fits) {
+    refuse(checkpoint, scales, "one number, F32, F16 or BF16, or", {n, 1});
+  }
+  return {.format = LinearFormat::kFp8, .weight = &weight, .scales = &scales};
+}
+
 /// Walks over every tensor that the model needs, and remembers which it has seen.
 class LayoutCheck {
  public:
@@ -122,6 +150,8 @@ class LayoutCheck {
       // may carry the output matrix a second time.
       if (name.ends_with(".rotary_emb.inv_freq")) continue;
       if (config_.tie_word_embeddings && name.starts_with("lm_head.")) continue;
+      // Of activations in fp8, which stay floats here.
+      if (config_.fp8_quantized && name.ends_with(".input_scale")) continue;
       throw ConfigError("{}: tensor \"{}\" has no place in the model that config.json describes",
                         checkpoint_.path().string(), name);
     }
@@ -142,6 +172,8 @@ std::string_view linear_format_name(LinearFormat format) {
       return "fp16";
     case LinearFormat::kBF16:
       return "bf16";
+    case LinearFormat::kFp8:
+      return "fp8";
     case LinearFormat::kInt8:
       return "int8";
     case LinearFormat::kInt4:
@@ -165,6 +197,10 @@ StoredLinear stored_linear(const Checkpoint& checkpoint, const ModelConfig& conf
         checkpoint.path().string(), name);
   }
   if (quantized) return quantized_linear(checkpoint, name, n, k);
+  const StoredTensor* stored = checkpoint.find(name + ".weight");
+  if (stored != nullptr && stored->type == StoredType::kF8E4M3) {
+    return fp8_linear(checkpoint, config, name, {n, k});
+  }
   const StoredTensor& weight = float_tensor(checkpoint, name + ".weight", {n, k});
   return {.format = float_format(weight.type), .weight = &weight};
 }

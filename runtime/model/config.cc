@@ -6,6 +6,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/model/config_fields.h"
+#include "runtime/model/quantization.h"
 
 namespace paceline::runtime {
 namespace {
@@ -121,19 +122,6 @@ void check_window(const ConfigFields& fields, const ModelConfig& config) {
   }
 }
 
-bool quantization(const ConfigFields& fields) {
-  if (!fields.find("quantization_config")) return false;
-  const ConfigFields inside = fields.inside("quantization_config");
-  if (!inside.find("quant_method") || inside.text("quant_method") != "paceline") {
-    inside.refuse("quant_method", "only \"paceline\" is supported");
-  }
-  inside.allow_only({"quant_method", "group_size"});
-  if (inside.size("group_size", kMaxWidth) != kQuantizationGroup) {
-    inside.refuse("group_size", "only {} is supported", kQuantizationGroup);
-  }
-  return true;
-}
-
 /// `eos_token_id`: one id or a list of them.
 std::vector<std::int32_t> eos_token_ids(const ConfigFields& fields, std::int64_t vocab_size) {
   const Json* value = fields.find("eos_token_id");
@@ -185,7 +173,13 @@ void read_sizes(const ConfigFields& fields, ModelConfig& config) {
 }  // namespace
 
 bool paceline_quantized(const Json& config, std::string_view source) {
-  return quantization({config, std::string(source)});
+  const ConfigFields fields(config, std::string(source));
+  const StoredQuantization stored = stored_quantization(fields);
+  if (stored == StoredQuantization::kFp8) {
+    fields.inside("quantization_config")
+        .refuse("quant_method", "only \"paceline\" is supported here");
+  }
+  return stored == StoredQuantization::kPaceline;
 }
 
 ModelConfig parse_model_config(const Json& config_json, const Json& generation_config,
@@ -205,7 +199,9 @@ ModelConfig parse_model_config(const Json& config_json, const Json& generation_c
     fields.refuse("attention_bias", "a bias on every attention projection is not supported");
   }
   config.tie_word_embeddings = fields.boolean_or("tie_word_embeddings", false);
-  config.paceline_quantized = quantization(fields);
+  const StoredQuantization stored = stored_quantization(fields);
+  config.paceline_quantized = stored == StoredQuantization::kPaceline;
+  config.fp8_quantized = stored == StoredQuantization::kFp8;
 
   config.eos_token_ids = eos_token_ids(fields, config.vocab_size);
   if (!generation_config.is_null()) {

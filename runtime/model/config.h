@@ -50,6 +50,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   bool qkv_bias = false;                    ///< biases on the q, k and v projections (Qwen2)
   bool paceline_quantized = false;          ///< linears may be stored as integers in groups of 32
+  bool fp8_quantized = false;               ///< linears may be stored as E4M3 with weight_scale
   std::vector<std::int32_t> eos_token_ids;  ///< sorted; empty: only limits and stop strings end
 
   std::int64_t q_width() const { return num_heads * head_dim; }

@@ -1,7 +1,9 @@
 #include "runtime/model/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <memory>
 #include <numbers>
 #include <optional>
 
@@ -21,22 +23,72 @@ const std::byte* bytes_of(const StoredTensor* tensor) {
   return tensor == nullptr ? nullptr : tensor->bytes.data();
 }
 
-// Columns `cols` of rows `rows` as they are stored, of rows of k.
-MatrixSource stored_part(const Checkpoint& checkpoint, const StoredLinear& stored, std::int64_t k,
-                         IndexRange rows, IndexRange cols) {
+std::vector<float> floats_of(const StoredTensor& tensor, IndexRange range) {
+  const auto count = static_cast<std::size_t>(range.size());
+  const std::byte* source =
+      tensor.bytes.data() + static_cast<std::size_t>(range.begin) * stored_size(tensor.type);
+  std::vector<float> values(count);
+  if (tensor.type == StoredType::kF32) {
+    if (count > 0) std::memcpy(values.data(), source, count * sizeof(float));
+    return values;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, source + 2 * i, sizeof(bits));
+    values[i] = tensor.type == StoredType::kBF16 ? kernels::bf16_to_fp32(bits)
+                                                 : kernels::fp16_to_fp32(bits);
+  }
+  return values;
+}
+
+// fp8's, one for each of n outputs.
+std::vector<float> channel_scales(const Checkpoint& checkpoint, const StoredTensor& tensor,
+                                  std::int64_t n) {
+  std::vector<float> scales = floats_of(tensor, {0, tensor.num_elements()});
+  for (const float scale : scales) {
+    if (std::isfinite(scale)) continue;
+    throw ConfigError("{}: tensor \"{}\" holds {}, expected finite numbers",
+                      checkpoint.path().string(), tensor.name, scale);
+  }
+  if (scales.size() == 1) scales.resize(static_cast<std::size_t>(n), scales[0]);
+  return scales;
+}
+
+// NaN is the one thing that E4M3 holds and not every device's kernels keep.
+void check_no_nan(const Checkpoint& checkpoint, const StoredTensor& tensor,
+                  std::span<const std::byte> codes) {
+  unsigned found = 0;
+  for (const std::byte code : codes) found |= (code & std::byte{0x7f}) == std::byte{0x7f};
+  if (found != 0) {
+    throw ConfigError("{}: tensor \"{}\" holds NaN, expected finite numbers",
+                      checkpoint.path().string(), tensor.name);
+  }
+}
+
+// Columns `cols` of rows `rows` of an [n, k] as they are stored.
+MatrixSource stored_part(const Checkpoint& checkpoint, const StoredLinear& stored, std::int64_t n,
+                         std::int64_t k, IndexRange rows, IndexRange cols) {
   const WeightFormat format = stored_format(stored.format);
+  const bool is_fp8 = format == WeightFormat::kFp8;
   const kernels::RowBytes bytes = kernels::row_bytes(format, k);
   const kernels::RowBytes kept = kernels::row_bytes(format, cols.size());
-  const kernels::StoredRows first =
-      kernels::StoredRows{bytes_of(stored.weight), bytes_of(stored.scales),
-                          bytes_of(stored.minimums)}
-          .from(rows.begin, bytes);
+  std::shared_ptr<const std::vector<float>> scales;
+  if (is_fp8) {
+    scales =
+        std::make_shared<const std::vector<float>>(channel_scales(checkpoint, *stored.scales, n));
+  }
+  const kernels::StoredRows all{
+      bytes_of(stored.weight),
+      is_fp8 ? reinterpret_cast<const std::byte*>(scales->data()) : bytes_of(stored.scales),
+      bytes_of(stored.minimums)};
   return {format, rows.size(), cols.size(),
-          [&checkpoint, format, first, k, cols, bytes, kept](IndexRange wanted,
-                                                             const kernels::RowSpace& to) {
+          [&checkpoint, is_fp8, format, scales, weight = stored.weight,
+           first = all.from(rows.begin, bytes), k, cols, bytes,
+           kept](IndexRange wanted, const kernels::RowSpace& to) {
             kernels::copy_cols(format, first.from(wanted.begin, bytes), k, cols, wanted.size(), to);
-            checkpoint.was_read(static_cast<std::size_t>(wanted.size()) *
-                                (kept.values + kept.scales + kept.minimums));
+            const auto count = static_cast<std::size_t>(wanted.size());
+            if (is_fp8) check_no_nan(checkpoint, *weight, {to.values, count * kept.values});
+            checkpoint.was_read(count * (kept.values + kept.scales + kept.minimums));
           }};
 }
 
@@ -98,6 +150,8 @@ WeightFormat stored_format(LinearFormat format) {
       return WeightFormat::kFp16;
     case LinearFormat::kBF16:
       return WeightFormat::kBf16;
+    case LinearFormat::kFp8:
+      return WeightFormat::kFp8;
     case LinearFormat::kInt8:
       return WeightFormat::kInt8Group;
     case LinearFormat::kInt4:
@@ -110,9 +164,10 @@ WeightChoice parse_weight_choice(std::string_view name) {
   if (name == "auto") return WeightChoice::kAuto;
   if (name == "fp32") return WeightChoice::kFp32;
   if (name == "bf16") return WeightChoice::kBf16;
+  if (name == "fp8") return WeightChoice::kFp8;
   if (name == "int8") return WeightChoice::kInt8;
   if (name == "int4") return WeightChoice::kInt4;
-  throw ConfigError("--weights {}: expected auto, fp32, bf16, int8 or int4", name);
+  throw ConfigError("--weights {}: expected auto, fp32, bf16, fp8, int8 or int4", name);
 }
 
 WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& config,
@@ -136,6 +191,9 @@ WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& co
     case WeightChoice::kBf16:
       formats = {WeightFormat::kBf16, WeightFormat::kBf16, ""};
       break;
+    case WeightChoice::kFp8:
+      formats = {WeightFormat::kFp8, WeightFormat::kBf16, ""};
+      break;
     case WeightChoice::kInt8:
       formats = {WeightFormat::kInt8Channel, WeightFormat::kInt8Channel, ""};
       break;
@@ -157,39 +215,24 @@ WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& co
 MatrixSource WeightReader::rows(const std::string& name, std::int64_t n, std::int64_t k,
                                 IndexRange rows, WeightFormat format) const {
   const StoredLinear stored = stored_linear(checkpoint_, config_, name, n, k);
-  return kernels::convert(stored_part(checkpoint_, stored, k, rows, {0, k}), format);
+  return kernels::convert(stored_part(checkpoint_, stored, n, k, rows, {0, k}), format);
 }
 
 MatrixSource WeightReader::cols(const std::string& name, std::int64_t n, std::int64_t k,
                                 IndexRange cols, WeightFormat format) const {
   const StoredLinear stored = stored_linear(checkpoint_, config_, name, n, k);
   const IndexRange all{0, k};
-  if (format == WeightFormat::kInt8Channel && stored_format(stored.format) != format) {
-    const MatrixSource whole = stored_part(checkpoint_, stored, k, {0, n}, all);
+  if (kernels::has_channel_scales(format) && stored_format(stored.format) != format) {
+    const MatrixSource whole = stored_part(checkpoint_, stored, n, k, {0, n}, all);
     return kernels::take_cols(kernels::convert(whole, format), cols);
   }
   kernels::row_bytes(format, cols.begin);  // refuses to cut a group
-  return kernels::convert(stored_part(checkpoint_, stored, k, {0, n}, cols), format);
+  return kernels::convert(stored_part(checkpoint_, stored, n, k, {0, n}, cols), format);
 }
 
 std::vector<float> WeightReader::vector(const std::string& name, std::int64_t n,
                                         IndexRange range) const {
-  const StoredTensor& tensor = stored_vector(checkpoint_, name, n);
-  const auto count = static_cast<std::size_t>(range.size());
-  const std::byte* source =
-      tensor.bytes.data() + static_cast<std::size_t>(range.begin) * stored_size(tensor.type);
-  std::vector<float> values(count);
-  if (tensor.type == StoredType::kF32) {
-    if (count > 0) std::memcpy(values.data(), source, count * sizeof(float));
-    return values;
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, source + 2 * i, sizeof(bits));
-    values[i] = tensor.type == StoredType::kBF16 ? kernels::bf16_to_fp32(bits)
-                                                 : kernels::fp16_to_fp32(bits);
-  }
-  return values;
+  return floats_of(stored_vector(checkpoint_, name, n), range);
 }
 
 std::vector<float> rope_inv_freq(const RopeConfig& rope, std::int64_t head_dim) {

@@ -13,7 +13,7 @@
 namespace paceline::runtime {
 
 /// `--weights`: the format that the model is computed in.
-enum class WeightChoice { kAuto, kFp32, kBf16, kInt8, kInt4 };
+enum class WeightChoice { kAuto, kFp32, kBf16, kFp8, kInt8, kInt4 };
 
 /// Throws ConfigError listing the names.
 WeightChoice parse_weight_choice(std::string_view name);
@@ -30,8 +30,8 @@ struct WeightFormats {
 };
 
 /// kAuto keeps what is stored (fp32 where layers differ). kInt4 keeps the embedding and the output
-/// matrix, which quality hangs on, in groups of int8. Throws ConfigError if a matrix cannot be held
-/// in the format (inputs not a multiple of 32), naming it.
+/// matrix, which quality hangs on, in groups of int8, kFp8 in bf16. Throws ConfigError if a matrix
+/// cannot be held in the format (inputs not a multiple of 32), naming it.
 WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& config,
                              WeightChoice choice);
 

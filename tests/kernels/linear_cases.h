@@ -16,11 +16,12 @@
 namespace paceline::kernels {
 
 inline constexpr WeightFormat kWeightFormats[] = {
-    WeightFormat::kFp32,        WeightFormat::kBf16,      WeightFormat::kFp16,
-    WeightFormat::kInt8Channel, WeightFormat::kInt8Group, WeightFormat::kInt4Group};
+    WeightFormat::kFp32,     WeightFormat::kBf16,        WeightFormat::kFp16,
+    WeightFormat::kFp8,      WeightFormat::kInt8Channel, WeightFormat::kInt8Group,
+    WeightFormat::kInt4Group};
 
-/// Every bit pattern of the integer formats occurs, -128 too; floats have all magnitudes that a
-/// product of a few hundred can add without overflow.
+/// Every bit pattern of the integer formats occurs, -128 too, and of fp8 but NaN; floats have all
+/// magnitudes that a product of a few hundred can add without overflow.
 inline HostMatrix random_matrix(WeightFormat format, std::int64_t rows, std::int64_t cols,
                                 unsigned seed) {
   std::mt19937 random(seed);
@@ -52,7 +53,12 @@ inline HostMatrix random_matrix(WeightFormat format, std::int64_t rows, std::int
       std::memcpy(matrix.values.data() + i, &half, 2);
     }
   }
-  if (format == WeightFormat::kInt8Channel) {
+  if (format == WeightFormat::kFp8) {
+    for (std::byte& value : matrix.values) {
+      if ((value & std::byte{0x7f}) == std::byte{0x7f}) value ^= std::byte{1};
+    }
+  }
+  if (has_channel_scales(format)) {
     fill_floats(matrix.scales, 0.001f);
   } else {
     fill_halves(matrix.scales, 0.005f);

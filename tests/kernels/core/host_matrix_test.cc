@@ -64,6 +64,7 @@ TEST(HostMatrix, RowBytesOfEveryFormat) {
   EXPECT_THAT(bytes(WeightFormat::kFp32), ElementsAre(256, 0, 0));
   EXPECT_THAT(bytes(WeightFormat::kBf16), ElementsAre(128, 0, 0));
   EXPECT_THAT(bytes(WeightFormat::kFp16), ElementsAre(128, 0, 0));
+  EXPECT_THAT(bytes(WeightFormat::kFp8), ElementsAre(64, 4, 0));
   EXPECT_THAT(bytes(WeightFormat::kInt8Channel), ElementsAre(64, 4, 0));
   EXPECT_THAT(bytes(WeightFormat::kInt8Group), ElementsAre(64, 4, 0));
   EXPECT_THAT(bytes(WeightFormat::kInt4Group), ElementsAre(32, 4, 4));
@@ -82,6 +83,16 @@ TEST(HostMatrix, WidensInt8) {
   matrix.values = bytes_of<std::int8_t>({1, -128, 3, 4, 5, 127});
   matrix.scales = bytes_of<float>({0.5f, 2.0f});
   EXPECT_THAT(to_fp32(matrix), ElementsAre(0.5f, -64, 1.5f, 8, 10, 254));
+}
+
+TEST(HostMatrix, Fp8HasAScaleForEachOutput) {
+  // The largest of a row is 448 times its scale; 99.9 / 2 is nearer to 48 than to 52.
+  const HostMatrix fp8 =
+      convert(fp32_matrix(3, 3, {-896, 2, 99.9f, 448, -3, 0.001f, 0, 0, 0}), WeightFormat::kFp8);
+  EXPECT_THAT(values_of<float>(fp8.scales), ElementsAre(2, 1, 0));
+  EXPECT_THAT(values_of<std::uint8_t>(fp8.values),
+              ElementsAre(0xfe, 0x38, 0x64, 0x7e, 0xc4, 0x01, 0, 0, 0));
+  EXPECT_THAT(to_fp32(fp8), ElementsAre(-896, 2, 96, 448, -3, 0x1p-9f, 0, 0, 0));
 }
 
 TEST(HostMatrix, RefusesArraysOfTheWrongSize) {

@@ -181,7 +181,8 @@ TEST(Linear, ProductsOfFewRowsAndOfManyTakeTurns) {
 }
 
 TEST(Linear, FloatSegmentsMayEndAnywhere) {
-  for (WeightFormat format : {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+  for (WeightFormat format :
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16, WeightFormat::kFp8}) {
     expect_equal_products(random_matrix(format, 40, 77, 22), cut({5, 36, 77}, {0, 1, 1}),
                           random_rows(9, 77, 23), 9);
   }

@@ -64,7 +64,7 @@ class PanelBytes {
         to[element_size() - 1] = std::byte{0x80};  // -0
       }
     }
-    if (matrix_.format == WeightFormat::kInt8Channel) return;
+    if (has_channel_scales(matrix_.format)) return;
     const std::size_t group = static_cast<std::size_t>(cols.begin / kWeightGroup) * 2;
     std::byte* scale = step + layout_.values + output * 2;
     if (row_.scales > 0) {
@@ -100,7 +100,7 @@ void expect_panels(const HostMatrix& matrix, const Reduction& reduction, Backend
   const cuda::DeviceMatrix packed(matrix, reduction, device, staging);
   EXPECT_EQ(steps_of(device, packed), PanelBytes(matrix, reduction).all())
       << format_name(matrix.format) << " [" << matrix.rows << ", " << matrix.cols << "]";
-  if (matrix.format != WeightFormat::kInt8Channel) return;
+  if (!has_channel_scales(matrix.format)) return;
   Bytes scales = matrix.scales;
   scales.resize(static_cast<std::size_t>(packed.view().panels) * cuda::kPanel * sizeof(float));
   EXPECT_EQ(download(device, packed.view().channel_scales, scales.size()), scales);
@@ -129,7 +129,7 @@ TEST(CudaDeviceMatrixFloats, SegmentsMayEndAnywhere) {
   const auto device = make_cuda_backend({});
   cuda::Staging staging(1, 1);
   for (const WeightFormat format :
-       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16, WeightFormat::kFp8}) {
     expect_panels(random_matrix(format, 40, 77, 2), cut({5, 36, 77}, {0, 1, 1}), *device, staging);
   }
   expect_panels(random_matrix(WeightFormat::kInt8Channel, 40, 77, 2), cut({64, 77}, {0, 1}),

@@ -67,7 +67,7 @@ TEST(CudaEmbed, SegmentsOfFloatsMayEndAnywhere) {
   const auto memory = device_memory();
   const std::vector<std::int32_t> token = {17};
   for (const WeightFormat format :
-       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16, WeightFormat::kFp8}) {
     const HostMatrix matrix = convert(random_matrix(18, 77), format);
     const cuda::DeviceMatrix table = packed_matrix(matrix, cut({5, 36, 77}, {0, 0, 0}), *memory);
     Floats out(77);

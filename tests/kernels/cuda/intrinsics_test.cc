@@ -15,6 +15,23 @@
 namespace paceline::kernels::cuda {
 namespace {
 
+__global__ void widen_fp8_kernel(std::uint32_t* halves) {
+  const std::uint32_t code = threadIdx.x;
+  halves[code] = widen_fp8x2(code | (255 - code) << 8);
+}
+
+TEST(CudaFp8, EveryCodeWidensExactly) {
+  std::vector<std::uint32_t> halves(256);
+  launch("widen", {1, 256}, nullptr, widen_fp8_kernel, halves.data());
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    for (const bool high : {false, true}) {
+      const auto of = static_cast<std::uint8_t>(high ? 255 - code : code);
+      if ((of & 0x7f) == 0x7f) continue;  // NaN, which GPUs before sm_89 do not keep
+      EXPECT_EQ(halves[code] >> (high ? 16 : 0) & 0xffff, fp32_to_fp16(fp8_to_fp32(of))) << code;
+    }
+  }
+}
+
 // ---- products of a tile
 
 template <typename Sum>

@@ -127,7 +127,7 @@ TEST(CudaLinearInt8, LastGroupMayBeShort) {
 
 TEST(CudaLinearFloats, SegmentsMayEndAnywhere) {
   for (const WeightFormat format :
-       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16}) {
+       {WeightFormat::kFp32, WeightFormat::kBf16, WeightFormat::kFp16, WeightFormat::kFp8}) {
     expect_equal_products(random_matrix(format, 40, 77, 22), cut({5, 36, 77}, {0, 1, 1}),
                           random_rows(9, 77, 23), 9);
   }
@@ -159,6 +159,19 @@ TEST(CudaLinearFloats, ActivationsAreRoundedToTheWeights) {
   EXPECT_EQ(product(one(WeightFormat::kFp16, 0x3c, 0x00), {1.000244140625f}, 1), Floats{1});
   EXPECT_EQ(product(one(WeightFormat::kFp16, 0x3c, 0x00), {1e5f}, 1),
             Floats{std::numeric_limits<float>::infinity()});
+}
+
+// Divided by 16 they fit fp16: 100,000 does, to the nearest multiple of 64, and a million.
+TEST(CudaLinearFloats, Fp8sActivationsReachAMillion) {
+  HostMatrix one = make_matrix(WeightFormat::kFp8, 1, 1);
+  one.values[0] = std::byte{0x38};
+  const float scale = 0.5f;
+  std::memcpy(one.scales.data(), &scale, sizeof(scale));
+  const cuda::DeviceMatrix weight = packed(one, Reduction::whole(1));
+  EXPECT_EQ(product(weight, {1.0f + 0x1p-11f}, 1), Floats{0.5f});
+  EXPECT_EQ(product(weight, {1e5f}, 1), Floats{49984.0f});
+  EXPECT_EQ(product(weight, {1048064.0f}, 1), Floats{524032.0f});
+  EXPECT_EQ(product(weight, {1.1e6f}, 1), Floats{std::numeric_limits<float>::infinity()});
 }
 
 TEST(CudaLinearInt4, WorkedExample) {

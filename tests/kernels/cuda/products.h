@@ -47,6 +47,7 @@ inline Floats rounded(Floats in, WeightFormat format) {
   for (float& value : in) {
     if (format == WeightFormat::kBf16) value = bf16_to_fp32(fp32_to_bf16(value));
     if (format == WeightFormat::kFp16) value = fp16_to_fp32(fp32_to_fp16(value));
+    if (format == WeightFormat::kFp8) value = fp16_to_fp32(fp32_to_fp16(value / 16)) * 16;
   }
   return in;
 }
@@ -63,8 +64,12 @@ inline Floats reference_product(const HostMatrix& matrix, const Reduction& reduc
 /// The product of the magnitudes: what the rounding of a sum is measured by.
 inline Floats sums_of_magnitudes(HostMatrix matrix, const Reduction& reduction, const Floats& in,
                                  std::int64_t rows) {
-  // Both formats have the sign on top.
-  for (std::size_t i = 1; i < matrix.values.size(); i += 2) matrix.values[i] &= std::byte{0x7f};
+  // All have the sign on top, fp8's scales too.
+  const auto drop_signs = [](std::vector<std::byte>& bytes, std::size_t size) {
+    for (std::size_t i = size - 1; i < bytes.size(); i += size) bytes[i] &= std::byte{0x7f};
+  };
+  drop_signs(matrix.values, matrix.format == WeightFormat::kFp8 ? 1 : 2);
+  drop_signs(matrix.scales, sizeof(float));
   Floats magnitudes = in;
   for (float& value : magnitudes) value = std::fabs(value);
   return reference_product(matrix, reduction, magnitudes, rows);
@@ -92,11 +97,16 @@ inline void expect_close(const Floats& got, const Floats& expected, const Floats
   }
 }
 
-/// The product of `in` [rows, cols], which on a GPU is that of tensor cores in two formats.
+inline bool on_float_tensor_cores(WeightFormat format) {
+  return format == WeightFormat::kBf16 || format == WeightFormat::kFp16 ||
+         format == WeightFormat::kFp8;
+}
+
+/// The product of `in` [rows, cols], which on a GPU is that of tensor cores in some formats.
 inline void expect_product(const Floats& got, const HostMatrix& matrix, const Reduction& reduction,
                            const Floats& in, std::int64_t rows) {
   const Floats expected = reference_product(matrix, reduction, in, rows);
-  if (kOnGpu && (matrix.format == WeightFormat::kBf16 || matrix.format == WeightFormat::kFp16)) {
+  if (kOnGpu && on_float_tensor_cores(matrix.format)) {
     expect_close(got, expected, sums_of_magnitudes(matrix, reduction, in, rows),
                  most_instructions(reduction));
   } else {

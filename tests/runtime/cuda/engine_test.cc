@@ -37,6 +37,34 @@ TEST_P(CudaModels, LogitsAreTheReferencesInChunksAndOnRanks) {
   }
 }
 
+// fp8's activations are rounded to fp16 here, so that its logits are near the reference's; they are
+// the same in chunks of any size and on any number of ranks.
+TEST(CudaModel, Fp8IsItsOwnInChunksAndOnRanksAndNearTheReference) {
+  const Ids ids = {5, 9, 2, 40, 7, 7, 31, 8, 1, 60, 3, 12};
+  const auto single = parallel::make_single();
+  const auto reference = kernels::make_reference_backend();
+  FixtureRank oracle("llama_gqa", {.weights = WeightChoice::kFp8}, *reference, *single);
+  const std::vector<float> near = sequence_logits(oracle, *reference, ids, 12);
+  const auto cuda = kernels::make_cuda_backend({});
+  FixtureRank alone("llama_gqa", {.weights = WeightChoice::kFp8}, *cuda, *single);
+  const std::vector<float> expected = sequence_logits(alone, *cuda, ids, 12);
+  ASSERT_EQ(expected.size(), near.size());
+  float worst = 0, largest = 0;
+  for (std::size_t i = 0; i < near.size(); ++i) {
+    worst = std::max(worst, std::abs(expected[i] - near[i]));
+    largest = std::max(largest, std::abs(near[i]));
+  }
+  EXPECT_GT(worst, 0);
+  EXPECT_LT(worst, largest / 64);
+  for (const int ranks : {1, 3}) {
+    parallel::run_ranks(ranks, [&](parallel::Communicator& communicator) {
+      const auto backend = kernels::make_cuda_backend({});
+      FixtureRank rank("llama_gqa", {.weights = WeightChoice::kFp8}, *backend, communicator);
+      EXPECT_TRUE(sequence_logits(rank, *backend, ids, 5) == expected) << ranks << " ranks";
+    });
+  }
+}
+
 // Steps of the same sizes, recorded for one model, are not those of another on the same backend,
 // nor of the same model with another cache.
 TEST(CudaModel, TwoModelsOfOneBackendAreToldApart) {

@@ -132,6 +132,48 @@ TEST(CheckpointLayout, RotaryFrequenciesOfOldFilesAreIgnored) {
   EXPECT_EQ(tensors.refusal(tiny_config()), "accepted");
 }
 
+class Fp8Layout : public ::testing::Test {
+ protected:
+  Fp8Layout() {
+    config_.fp8_quantized = true;
+    tensors_.by_name[up_ + ".weight"].type = StoredType::kF8E4M3;
+    tensors_.set(up_ + ".weight_scale", StoredType::kBF16, {96, 1});
+  }
+
+  const std::string up_ = std::string(kLayer) + "mlp.up_proj";
+  ModelConfig config_ = tiny_config();
+  Tensors tensors_ = tiny_tensors();
+};
+
+TEST_F(Fp8Layout, MayHaveOneScaleOrOneForEachOutput) {
+  using Shape = std::vector<std::int64_t>;
+  for (const Shape& shape : {Shape{96, 1}, Shape{96}, Shape{1}, Shape{}}) {
+    tensors_.set(up_ + ".weight_scale", StoredType::kF32, shape);
+    EXPECT_EQ(tensors_.refusal(config_), "accepted");
+  }
+  tensors_.set(up_ + ".weight_scale", StoredType::kF32, {1, 96});
+  EXPECT_THAT(tensors_.refusal(config_),
+              HasSubstr("up_proj.weight_scale\" is F32 [1, 96], expected one number, F32, F16 or "
+                        "BF16, or [96, 1]"));
+  tensors_.by_name.erase(up_ + ".weight_scale");
+  EXPECT_THAT(tensors_.refusal(config_), HasSubstr("up_proj.weight_scale\" is missing"));
+}
+
+TEST_F(Fp8Layout, NeedsToBeAnnounced) {
+  EXPECT_THAT(tensors_.refusal(tiny_config()), HasSubstr("quantization_config"));
+}
+
+TEST_F(Fp8Layout, ScalesOfActivationsAreNotNeeded) {
+  tensors_.set(up_ + ".input_scale", StoredType::kF32, {});
+  EXPECT_EQ(tensors_.refusal(config_), "accepted");
+}
+
+TEST_F(Fp8Layout, ScalesOfBlocksAreRefused) {
+  tensors_.set(up_ + ".weight_scale_inv", StoredType::kF32, {1, 1});
+  EXPECT_THAT(tensors_.refusal(config_), HasSubstr("up_proj.weight_scale_inv\" holds fp8 scales of "
+                                                   "blocks, which are not supported"));
+}
+
 class QuantizedLayout : public ::testing::Test {
  protected:
   QuantizedLayout() {

@@ -195,7 +195,7 @@ TEST(ModelConfig, KvHeadsMayOnlyBeLeftOutOfALlama) {
   EXPECT_THAT(refusal_of(json), HasSubstr("\"num_key_value_heads\" is missing"));
 }
 
-TEST(ModelConfig, QuantizationIsOursOrNone) {
+TEST(ModelConfig, QuantizationIsOursOrFp8OrNone) {
   EXPECT_TRUE(parse(with(R"({"quantization_config": {"quant_method": "paceline",
                                                      "group_size": 32}})"))
                   .paceline_quantized);
@@ -204,6 +204,45 @@ TEST(ModelConfig, QuantizationIsOursOrNone) {
   EXPECT_THAT(refusal(R"({"quantization_config": {"quant_method": "paceline",
                                                   "group_size": 64}})"),
               HasSubstr("\"group_size\" is 64"));
+}
+
+TEST(ModelConfig, Fp8HasOneScaleForATensorOrAnOutput) {
+  const auto fp8 = [](const std::string& quantization) {
+    const std::string text = R"({"quantization_config": )" + quantization + "}";
+    return parse(with(text.c_str())).fp8_quantized;
+  };
+  const auto refused = [](const std::string& quantization) {
+    const std::string text = R"({"quantization_config": )" + quantization + "}";
+    return refusal(text.c_str());
+  };
+  EXPECT_TRUE(fp8(R"({"quant_method": "fp8", "activation_scheme": "static",
+                      "ignored_layers": ["lm_head"], "weight_block_size": null})"));
+  EXPECT_THAT(refused(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})"),
+              HasSubstr("\"weight_block_size\" is [128,128], fp8 weights with scales of blocks"));
+  EXPECT_THAT(refused(R"({"quant_method": "fp8", "fmt": "e5m2"})"), HasSubstr("\"fmt\""));
+  EXPECT_THAT(refused(R"({"quant_method": "fp8", "kv_cache_scheme": "static"})"),
+              HasSubstr("\"kv_cache_scheme\""));
+
+  const auto compressed = [](const std::string& weights, const std::string& more = "") {
+    return R"({"quant_method": "compressed-tensors", "format": "float-quantized", "ignore":
+               ["lm_head"], "config_groups": {"group_0": {"targets": ["Linear"],
+               "input_activations": {"dynamic": true, "num_bits": 8, "strategy": "token"},
+               "weights": )" +
+           weights + "}}" + more + "}";
+  };
+  EXPECT_TRUE(fp8(
+      compressed(R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "channel"})")));
+  EXPECT_TRUE(fp8(compressed(R"({"num_bits": 8, "type": "float", "strategy": "tensor"})")));
+  EXPECT_THAT(refused(compressed(R"({"num_bits": 8, "type": "float", "strategy": "block"})")),
+              HasSubstr("\"strategy\" is \"block\", supported are tensor and channel"));
+  EXPECT_THAT(refused(compressed(R"({"num_bits": 8, "type": "int", "strategy": "channel"})")),
+              HasSubstr("\"type\" is \"int\""));
+  EXPECT_THAT(refused(compressed(R"({"num_bits": 4, "type": "float"})")),
+              HasSubstr("\"num_bits\""));
+  EXPECT_THAT(refused(compressed("{}", R"(, "kv_cache_scheme": {"num_bits": 8})")),
+              HasSubstr("\"kv_cache_scheme\""));
+  EXPECT_THAT(refused(R"({"quant_method": "compressed-tensors", "format": "pack-quantized"})"),
+              HasSubstr("\"format\" is \"pack-quantized\", only \"float-quantized\""));
 }
 
 TEST(ModelConfig, EndOfSequenceComesFromGenerationConfigFirst) {

@@ -124,6 +124,9 @@ TEST(NumericsId, NamesWhatBitsDependOn) {
             "cpu,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=int8,segment=256");
   EXPECT_EQ(numerics_id("cuda", int4, 8, kernels::KvFormat::kBf16, 4),
             "cuda,w=int4g32/a32,vocab=int8g32/a32,v=8,kv=bf16,segment=256,sum=nccl/tp4");
+  const WeightFormats fp8{kernels::WeightFormat::kFp8, kernels::WeightFormat::kFp8, ""};
+  EXPECT_EQ(numerics_id("cuda", fp8, 8, kernels::KvFormat::kBf16),
+            "cuda,w=fp8,vocab=fp8,v=8,kv=bf16,segment=256");
   const WeightFormats bf16{kernels::WeightFormat::kBf16, kernels::WeightFormat::kBf16, ""};
   EXPECT_EQ(numerics_id("cpu", bf16, 8, kernels::KvFormat::kBf16),
             "cpu,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=dpbf16");
