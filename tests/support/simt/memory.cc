@@ -24,11 +24,6 @@ class Arena {
     begin_ = static_cast<std::byte*>(begin);
   }
 
-  std::atomic<std::int64_t>& copies_to_host() {
-    static std::atomic<std::int64_t> copies = 0;
-    return copies;
-  }
-
   void* allocate(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -87,6 +82,11 @@ void free(void* memory) {
 
 std::size_t free_memory() { return arena().free_bytes(); }
 std::size_t total_memory() { return kArenaBytes; }
+
+std::atomic<std::int64_t>& copies_to_host() {
+  static std::atomic<std::int64_t> copies = 0;
+  return copies;
+}
 
 HostAccess::HostAccess() { arena().open(); }
 HostAccess::~HostAccess() { arena().close(); }
