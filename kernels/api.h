@@ -46,7 +46,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  /// What the bits depend on: "cpu", "cuda". The reference backend shares the CPU's.
+  /// What the bits depend on: "cpu", "cuda", and more behind a comma where a library multiplies. The
+  /// reference backend shares the CPU's.
   virtual std::string_view numerics() const = 0;
   /// For people: instruction set, threads.
   virtual std::string description() const = 0;

@@ -88,10 +88,15 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
     if (gpus.count > 0) {
       placed.backend = kernels::make_cuda_backend({.device = world.local_rank() % gpus.count,
                                                    .graphs = !options.no_graphs,
-                                                   .threads = placed.placement.threads});
+                                                   .threads = placed.placement.threads,
+                                                   .fast = options.numerics == "fast"});
       return placed;
     }
     if (options.device == "cuda") throw ConfigError("--device cuda: {}", gpus.why_none);
+  }
+  if (options.numerics == "fast") {
+    throw ConfigError(
+        "--numerics fast: it is for a GPU (--device cuda), but this rank computes on the CPU");
   }
   placed.backend = kernels::make_cpu_backend(
       {.threads = placed.placement.threads, .isa = options.isa, .cpus = placed.placement.cpus});

@@ -36,7 +36,7 @@ std::vector<std::string> gather_texts(parallel::Communicator& group, const std::
 void together(parallel::World& world, const std::function<void()>& work);
 
 /// Where this rank's threads run, as --threads and its companions ask, and the backend on them.
-/// Sets how the world waits.
+/// Sets how the world waits. Throws ConfigError where that backend is not to be had.
 struct PlacedBackend {
   parallel::Placement placement;
   std::unique_ptr<kernels::Backend> backend;

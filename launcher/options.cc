@@ -94,6 +94,13 @@ void add_options(CLI::App& command, ClusterOptions& options) {
       ->option_text("NAME")
       ->group("Cluster");
   command
+      .add_option("--numerics", options.numerics,
+                  "Who multiplies by bf16 and fp16 weights on a GPU. canonical: Paceline, each row "
+                  "in one order; fast: cuBLASLt, so that answers depend on --tp and on the batch")
+      ->check(CLI::IsMember({"canonical", "fast"}))
+      ->capture_default_str()
+      ->group("Cluster");
+  command
       .add_option(
           "--exchange", options.exchange,
           "How ranks exchange sums; auto: NCCL where each has a GPU of its own, else shared "

@@ -22,6 +22,7 @@ struct ClusterOptions {
   bool no_graphs = false;
   int threads = 0;
   std::string isa;
+  std::string numerics = "canonical";
   std::string exchange = "auto";
   std::string all_reduce = "canonical";
   bool operator==(const ClusterOptions&) const = default;

@@ -8,7 +8,9 @@
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/graphs.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/library_products.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/row_major.h"
 
 namespace paceline::kernels {
 namespace {
@@ -53,17 +55,23 @@ class CudaBackend final : public Backend {
                         description_, kLeastGeneration);
     }
     check_call("cudaStreamCreate", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    if (!options.fast) return;
+    products_ = std::make_unique<cuda::LibraryProducts>(cuda::make_cublaslt_calls(), *this);
+    // What the library promises its bits for: its version, the generation, the multiprocessors.
+    numerics_ += fmt::format(",linear={}/sm_{}x{}", products_->name(), generation,
+                             properties.multiProcessorCount);
   }
 
   ~CudaBackend() override {
     workspace_ = {};
+    products_.reset();
     graphs_.forget();
     (void)cudaStreamDestroy(stream_);
   }
   CudaBackend(const CudaBackend&) = delete;
   CudaBackend& operator=(const CudaBackend&) = delete;
 
-  std::string_view numerics() const override { return "cuda"; }
+  std::string_view numerics() const override { return numerics_; }
   std::string description() const override { return description_; }
   std::optional<NativeStream> native_stream() const override {
     return NativeStream{stream_, device_, device_id_};
@@ -116,14 +124,25 @@ class CudaBackend final : public Backend {
   std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
                                      const Reduction& reduction) override {
     check_call("cudaSetDevice", cudaSetDevice(device_));
+    if (products_ != nullptr && cuda::RowMajorMatrix::holds(matrix.format())) {
+      return std::make_unique<cuda::RowMajorMatrix>(matrix, reduction, *this, staging_);
+    }
     return std::make_unique<cuda::DeviceMatrix>(matrix, reduction, *this, staging_);
   }
 
   void linear(const LinearParams& params) override {
+    if (const auto* matrix = dynamic_cast<const cuda::RowMajorMatrix*>(params.weight)) {
+      return multiply_by_library(params, *matrix);
+    }
     const std::size_t bytes = cuda::linear_workspace_bytes(*params.weight, params.rows);
     cuda::linear(params, {workspace<std::byte>(static_cast<std::int64_t>(bytes)), bytes}, stream());
   }
-  void embed(const EmbedParams& params) override { cuda::embed(params, stream()); }
+  void embed(const EmbedParams& params) override {
+    if (const auto* table = dynamic_cast<const cuda::RowMajorMatrix*>(params.table)) {
+      return cuda::embed(params, *table, stream());
+    }
+    cuda::embed(params, stream());
+  }
   void sum_partials(const SumPartialsParams& params) override {
     cuda::sum_partials(params, stream());
   }
@@ -173,6 +192,13 @@ class CudaBackend final : public Backend {
     return stream_;
   }
 
+  void multiply_by_library(const LinearParams& params, const cuda::RowMajorMatrix& matrix) {
+    check(products_ != nullptr, "linear: the matrix was packed by another backend");
+    auto* const rounded =
+        workspace<std::uint16_t>(cuda::LibraryProducts::rounded_count(matrix, params.rows));
+    products_->linear(params, matrix, rounded, graphs_.recording(), stream());
+  }
+
   /// Memory that one op uses and the next may overwrite.
   template <typename T>
   T* workspace(std::int64_t count) {
@@ -181,12 +207,14 @@ class CudaBackend final : public Backend {
 
   int device_;
   bool use_graphs_;
+  std::string numerics_ = "cuda";
   std::string description_;
   std::string device_id_;
   cudaStream_t stream_ = nullptr;
   Buffer workspace_;
   cuda::GraphCache graphs_;
   cuda::Staging staging_;
+  std::unique_ptr<cuda::LibraryProducts> products_;  // CudaOptions::fast
 };
 
 }  // namespace

@@ -22,9 +22,12 @@ struct CudaOptions {
   int device = 0;      // below CudaDevices::count
   bool graphs = true;  // Backend::repeat records what it repeats
   int threads = 1;     // that read and convert weights when they are packed
+  // Products with bf16 and fp16 weights by cuBLASLt: a row's result may depend on the batch.
+  bool fast = false;
 };
 
-/// Throws ConfigError if there is no such device, or none that these kernels were compiled for.
+/// Throws ConfigError if there is no such device, or none that these kernels were compiled for, or
+/// no cuBLASLt for `fast`.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
 
 }  // namespace paceline::kernels

@@ -26,6 +26,9 @@ struct LayOut {
   std::byte* out = nullptr;  // [rows up to a multiple of 8, panel_steps, row_bytes]
   unsigned* zeroed = nullptr;
   std::int64_t zeroed_count = 0;
+  // Elements from a row to the next where rows are not cut into steps; of `weight` only format,
+  // cols and panel_steps are there then.
+  std::int64_t stride = 0;
 };
 
 /// Where a step of a row's tile begins.
@@ -94,10 +97,25 @@ __device__ void lay_out_integers(const LayOut& to, std::int64_t row, int part, i
   }
 }
 
+/// Row by row: a bf16 or fp16 matrix's of RowMajorMatrix.
+template <WeightFormat kFormat, typename Value>
+__device__ void lay_out_row_major(const LayOut& to, std::int64_t row, int part, int parts,
+                                  const Value& value) {
+  auto* const out = reinterpret_cast<std::uint16_t*>(to.out) + row * to.stride;
+  for (std::int64_t col = std::int64_t{part} * blockDim.x + threadIdx.x; col < to.stride;
+       col += std::int64_t{parts} * blockDim.x) {
+    const float x = col < to.weight.cols ? value(col) : 0.0f;
+    out[col] = kFormat == WeightFormat::kBf16 ? fp32_to_bf16(x) : fp32_to_fp16(x);
+  }
+}
+
 /// This block's part of a row: input `col` is value(col).
 template <WeightFormat kFormat, typename Value>
 __device__ void lay_out_row(const LayOut& to, std::int64_t row, int part, int parts,
                             const Value& value) {
+  if constexpr (RowMajorMatrix::holds(kFormat)) {
+    if (to.stride > 0) return lay_out_row_major<kFormat>(to, row, part, parts, value);
+  }
   if constexpr (activation_group(kFormat) == 0) {
     lay_out_floats<kFormat>(to, row, part, parts, value);
   } else {
@@ -208,10 +226,10 @@ int parts_of_row(const DeviceMatrixView& weight, std::int64_t rows) {
   return static_cast<int>(std::clamp<std::int64_t>(kBlocksEnough / rows, 1, most));
 }
 
+/// `rows` are to.rows, and those that fill up its last tile.
 template <WeightFormat kFormat>
-void lay_out(const LayOut& to, const LinearInput& input, std::int64_t tiles, cudaStream_t stream) {
+void lay_out(const LayOut& to, const LinearInput& input, std::int64_t rows, cudaStream_t stream) {
   using Kind = LinearInput::Kind;
-  const std::int64_t rows = tiles * kTileRows;
   if (rows == 0) return;
   if (input.kind == Kind::kPlain || input.kind == Kind::kSiluMul) {
     const int parts = parts_of_row<kFormat>(to.weight, rows);
@@ -231,21 +249,39 @@ void lay_out(const LayOut& to, const LinearInput& input, std::int64_t tiles, cud
 void lay_out_rows(const DeviceMatrixView& weight, const LinearParams& params, std::int64_t tiles,
                   std::byte* out, std::span<unsigned> zeroed, cudaStream_t stream) {
   const LayOut to{weight, params.in, params.rows, out, zeroed.data(), std::ssize(zeroed)};
+  const std::int64_t rows = tiles * kTileRows;
   switch (weight.format) {
     case WeightFormat::kFp32:
-      return lay_out<WeightFormat::kFp32>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kFp32>(to, params.input, rows, stream);
     case WeightFormat::kBf16:
-      return lay_out<WeightFormat::kBf16>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kBf16>(to, params.input, rows, stream);
     case WeightFormat::kFp16:
-      return lay_out<WeightFormat::kFp16>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kFp16>(to, params.input, rows, stream);
     case WeightFormat::kFp8:
-      return lay_out<WeightFormat::kFp8>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kFp8>(to, params.input, rows, stream);
     case WeightFormat::kInt8Channel:
-      return lay_out<WeightFormat::kInt8Channel>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kInt8Channel>(to, params.input, rows, stream);
     case WeightFormat::kInt8Group:
-      return lay_out<WeightFormat::kInt8Group>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kInt8Group>(to, params.input, rows, stream);
     case WeightFormat::kInt4Group:
-      return lay_out<WeightFormat::kInt4Group>(to, params.input, tiles, stream);
+      return lay_out<WeightFormat::kInt4Group>(to, params.input, rows, stream);
+  }
+}
+
+void lay_out_rows(const RowMajorMatrix& weight, const LinearParams& params, std::uint16_t* out,
+                  cudaStream_t stream) {
+  constexpr int kInputs = step_layout(WeightFormat::kBf16).inputs;
+  DeviceMatrixView view{.format = weight.format(), .cols = weight.cols()};
+  view.panel_steps = static_cast<std::int32_t>((weight.stride() + kInputs - 1) / kInputs);
+  const LayOut to{.weight = view,
+                  .in = params.in,
+                  .rows = params.rows,
+                  .out = reinterpret_cast<std::byte*>(out),
+                  .stride = weight.stride()};
+  if (weight.format() == WeightFormat::kBf16) {
+    lay_out<WeightFormat::kBf16>(to, params.input, params.rows, stream);
+  } else {
+    lay_out<WeightFormat::kFp16>(to, params.input, params.rows, stream);
   }
 }
 

@@ -16,6 +16,19 @@ void release(std::byte* host, std::byte* device) {
 
 }  // namespace
 
+void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to, ThreadPool& pool) {
+  constexpr std::int64_t kTaskBytes = std::int64_t{1} << 20;
+  const RowBytes bytes = row_bytes(matrix.format(), matrix.cols());
+  const auto row = static_cast<std::int64_t>(bytes.values);
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, kTaskBytes / std::max<std::int64_t>(row, 1));
+  const std::int64_t tasks = (rows.size() + at_once - 1) / at_once;
+  pool.run(static_cast<int>(tasks), [&](int task) {
+    const std::int64_t first = rows.begin + task * at_once;
+    matrix.read({first, std::min(first + at_once, rows.end)}, to.from(first - rows.begin, bytes));
+  });
+}
+
 Staging::~Staging() {
   for (Slot& slot : slots_) {
     if (slot.copied == nullptr) continue;

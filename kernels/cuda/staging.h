@@ -7,9 +7,14 @@
 #include <memory>
 
 #include "kernels/core/function_ref.h"
+#include "kernels/core/matrix_source.h"
 #include "kernels/core/thread_pool.h"
 
 namespace paceline::kernels::cuda {
+
+/// Rows of a matrix to where a piece has them. Some are read at a time, so that threads share a
+/// piece and what conversion needs on the way is little.
+void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to, ThreadPool& pool);
 
 /// The way of weights to the device: in pieces, through two buffers on either side. While the host
 /// writes one piece the one before is copied, and the device works on that before it.

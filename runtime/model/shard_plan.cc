@@ -94,7 +94,7 @@ std::string numerics_id(std::string_view backend, const WeightFormats& formats, 
   return fmt::format("{},w={},vocab={},v={},kv={},segment={}{}{}", backend, weights(formats.linear),
                      weights(formats.vocabulary), virtual_shards, kernels::format_name(kv),
                      kernels::kAttentionSegment,
-                     bf16 ? (backend == "cuda" ? ",bf16=mma" : ",bf16=dpbf16") : "",
+                     bf16 ? (backend.starts_with("cuda") ? ",bf16=mma" : ",bf16=dpbf16") : "",
                      reducing_ranks > 0 ? fmt::format(",sum=nccl/tp{}", reducing_ranks) : "");
 }
 

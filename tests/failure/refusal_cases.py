@@ -37,6 +37,7 @@ def bad_options(suite):
     place.refuse(["--tp 9"], "--tp", 9, ranks=2)
     place.refuse(["--tp 2", "3 ranks"], "--tp", 2, ranks=3)
     place.refuse(["bogus", "avx2"], "--isa", "bogus", ranks=2)
+    place.refuse(["--numerics fast", "CPU"], "--device", "cpu", "--numerics", "fast", ranks=2)
     place.refuse(["--kv-memory"], "--kv-memory", "1KB", ranks=2)
     place.refuse(["max_tokens"], "--max-tokens", 0)
     place.refuse(["temperature"], "--temperature", -1)

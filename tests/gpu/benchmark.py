@@ -31,7 +31,7 @@ SIMULATED_TOKENS = 3.5
 TREE_ROWS = 32
 
 
-def commands(paceline, model, folder, quick, device="cuda"):
+def commands(paceline, model, weights, folder, quick, device="cuda"):
     """{name: command} for a model's directory; each writes `folder`/name.json."""
     requests = "1,8" if quick else "1,8,64"
     plain = [paceline, "bench", "--device", device, "--model", model, "--repeat", 3]
@@ -43,6 +43,8 @@ def commands(paceline, model, folder, quick, device="cuda"):
                    "--drafter", model / "drafter", "--simulate-acceptance", SIMULATED_TOKENS,
                    "--sweep", "draft=off,5x5", "--json", folder / "drafts.json"],
     }
+    if weights == "bf16":  # the same by cuBLASLt, whose reading is to be compared with ours
+        several["fast"] = [*several["plain"][:-1], folder / "fast.json", "--numerics", "fast"]
     if not quick:
         several["long"] = [*plain, "--prompt-tokens", 2048, "--new-tokens", 64, "--concurrency", 1,
                            "--json", folder / "long.json"]
@@ -92,7 +94,8 @@ def measure(job, paceline, model, folder, quick, seconds, left):
                      "--weights", model.weights, "--output", directory], min(seconds, left()))
     figures, wrong = {}, []
     logs = job.logs / "bench" / model.name
-    for name, words in commands(paceline, directory, logs, quick).items():
+    for name, words in commands(paceline, directory, model.weights, logs,
+                                quick).items():
         status, text = job.run(f"bench/{model.name}/{name}", words, min(seconds, left()))
         if status != 0:
             wrong.append(f"{model.name} {name}: "

@@ -144,7 +144,7 @@ esac
         text = "".join(path.read_text(encoding="utf-8") for path in sources.glob("*_test.cc"))
         for pattern in ":".join(device_tests.SMALL.values()).split(":"):
             group, _, test = pattern.strip("*").partition(".")
-            self.assertRegex(text, rf"TEST(_P)?\({group}, {test.strip('*')}", pattern)
+            self.assertRegex(text, rf"TEST(_[FP])?\({group}, {test.strip('*')}", pattern)
 
 
 class Machine(Scratch):
@@ -194,6 +194,14 @@ class Benchmark(unittest.TestCase):
         figures = self.figures([self.bench()])
         self.assertNotIn("speed_up_simulated", figures)
         self.assertNotIn("step_of_32_rows_over_one", figures)
+
+    def test_only_what_cublaslt_multiplies_is_measured_with_it(self):
+        folder = pathlib.Path("logs")
+        plain = benchmark.commands("paceline", folder, "int4", folder, True)
+        both = benchmark.commands("paceline", folder, "bf16", folder, True)
+        self.assertEqual(set(both) - set(plain), {"fast"})
+        self.assertEqual(both["fast"], [*both["plain"][:-1], folder / "fast.json",
+                                        "--numerics", "fast"])
 
     def test_every_model_can_be_made(self):
         tools = pathlib.Path(__file__).resolve().parents[2] / "tools"
