@@ -57,7 +57,9 @@ TEST(Pad, AddsAtMostAnEighthAndKeepsToTheLimits) {
     EXPECT_GE(batch.size(), rows);
     EXPECT_LE(batch.size(), std::max<std::int64_t>(rows, std::min(rows + rows / 8, 500)));
     EXPECT_LE(std::ssize(batch.sampled_rows), std::max(rows, 200));
-    if (rows <= 16) EXPECT_EQ(batch.size(), rows);
+    if (rows <= 16) {
+      EXPECT_EQ(batch.size(), rows);
+    }
     if (rows <= 500) sizes.insert(batch.size());
   }
   EXPECT_EQ(sizes.size(), 16u + 5 * 8);  // 16 and eight up to each power of two; 500 for 512
