@@ -21,14 +21,14 @@ using Ids = std::vector<std::int32_t>;
 
 constexpr const char* kFixture = "llama_bf16";
 
-enum class Scales { kOfOutputs, kOfTensor };
+enum class Scales { kOfOutputs, kOfTensor, kEqual };
 
 std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-/// The fixture with its layers' linears in fp8: as `--weights fp8` converts them, or with one scale
-/// of 1/512 for each tensor.
+/// The fixture with its layers' linears in fp8: as `--weights fp8` converts them, with one scale of
+/// 1/512 for each tensor, or with that for each output.
 class Fp8Checkpoint {
  public:
   explicit Fp8Checkpoint(Scales scales, const std::function<void(TensorToWrite&)>& change = {}) {
@@ -51,6 +51,9 @@ class Fp8Checkpoint {
       const float one = 1.0f / 512;
       std::string scale(reinterpret_cast<const char*>(&one), sizeof(one));
       if (scales == Scales::kOfOutputs) scale = text_of(fp8.scales);
+      if (scales == Scales::kEqual) {
+        for (std::int64_t row = 1; row < n; ++row) scale.append(scale, 0, sizeof(one));
+      }
       const bool single = scales == Scales::kOfTensor;
       tensors.push_back({linear + ".weight_scale", StoredType::kF32,
                          single ? std::vector<std::int64_t>{} : std::vector<std::int64_t>{n, 1},
@@ -96,12 +99,11 @@ TEST(Fp8Model, StoredAndConvertedAreTheSame) {
 }
 
 TEST(Fp8Model, AScaleMayBeTheWholeTensors) {
-  // All rows' scales are 1/512: what fp32 weights of these values give is the same but for the
-  // place of one exact multiplication.
-  const Fp8Checkpoint stored(Scales::kOfTensor);
+  const Fp8Checkpoint one(Scales::kOfTensor), each(Scales::kEqual), others(Scales::kOfOutputs);
   const auto cpu = kernels::make_cpu_backend({});
-  EXPECT_TRUE(logits_of(stored.path(), WeightChoice::kAuto, *cpu) ==
-              logits_of(stored.path(), WeightChoice::kFp32, *cpu));
+  const std::vector<float> expected = logits_of(each.path(), WeightChoice::kAuto, *cpu);
+  EXPECT_TRUE(logits_of(one.path(), WeightChoice::kAuto, *cpu) == expected);
+  EXPECT_FALSE(logits_of(others.path(), WeightChoice::kAuto, *cpu) == expected);
 }
 
 TEST(Fp8Model, EveryNumberOfRanksGivesTheSameBits) {
