@@ -154,9 +154,11 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
   together(world_, [&] {
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica().rank());
     parallel::DeviceExchange* const device = replica().device();
-    numerics_id_ =
-        runtime::numerics_id(backend_->numerics(), formats_, model.virtual_shards, kv_format_,
-                             device != nullptr && device->reduces() ? tp_ : 0);
+    // A library's products depend on how a matrix is cut.
+    const std::string products = cluster.numerics == "fast" ? fmt::format("/tp{}", tp_) : "";
+    numerics_id_ = runtime::numerics_id(std::string(backend_->numerics()) + products, formats_,
+                                        model.virtual_shards, kv_format_,
+                                        device != nullptr && device->reduces() ? tp_ : 0);
     // Once a node: its ranks see the same files.
     if (world_.local_rank() == 0) {
       model_sha256_ = runtime::model_fingerprint(model.model, *checkpoint_);
