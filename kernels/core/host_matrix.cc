@@ -232,7 +232,7 @@ HostMatrix convert(const HostMatrix& matrix, WeightFormat to) {
 }
 
 void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, const RowSpace& out,
-                  std::int64_t rows, std::int64_t cols) {
+                  std::int64_t rows, std::int64_t cols, const MatrixName& name) {
   const RowBytes in_bytes = row_bytes(from, cols);
   const RowBytes out_bytes = row_bytes(to, cols);
   std::vector<float> values(static_cast<std::size_t>(cols));
@@ -240,8 +240,8 @@ void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, cons
     decode_row(from, in.from(row, in_bytes), cols, values.data());
     const bool finite = std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
     if (needs_finite(to) && !finite) {
-      throw ConfigError("row {} of the weights is not finite, which {} cannot hold", row,
-                        format_name(to));
+      throw ConfigError("row {} of {} is not finite, which {} cannot hold", name.first_row + row,
+                        name.text, format_name(to));
     }
     encode_row(to, values, out.from(row, out_bytes));
   }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/core/formats.h"
@@ -86,8 +87,15 @@ std::vector<float> to_fp32(const HostMatrix& matrix);
 /// scale and minimum.
 HostMatrix convert(const HostMatrix& matrix, WeightFormat to);
 
-/// The same for `rows` rows that stand anywhere.
+/// What a refusal calls a matrix and the first of its rows.
+struct MatrixName {
+  std::string text = "the weights";
+  std::int64_t first_row = 0;
+};
+
+/// The same for `rows` rows that stand anywhere. Throws ConfigError naming the matrix and the row
+/// that holds a number which `to` cannot.
 void convert_rows(WeightFormat from, const StoredRows& in, WeightFormat to, const RowSpace& out,
-                  std::int64_t rows, std::int64_t cols);
+                  std::int64_t rows, std::int64_t cols, const MatrixName& name = {});
 
 }  // namespace paceline::kernels

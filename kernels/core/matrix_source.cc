@@ -141,14 +141,17 @@ MatrixSource concat_rows(std::vector<MatrixSource> parts) {
           }};
 }
 
-MatrixSource convert(MatrixSource source, WeightFormat to) {
+MatrixSource convert(MatrixSource source, WeightFormat to, MatrixName name) {
   if (source.format() == to) return source;
   row_bytes(to, source.cols());
   const std::int64_t rows = source.rows();
   const std::int64_t cols = source.cols();
-  return {to, rows, cols, [source = std::move(source), to](IndexRange wanted, const RowSpace& out) {
+  return {to, rows, cols,
+          [source = std::move(source), to, name = std::move(name)](IndexRange wanted,
+                                                                   const RowSpace& out) {
             const HostMatrix stored = read_rows(source, wanted);
-            convert_rows(stored.format, rows_of(stored), to, out, stored.rows, stored.cols);
+            convert_rows(stored.format, rows_of(stored), to, out, stored.rows, stored.cols,
+                         {name.text, name.first_row + wanted.begin});
           }};
 }
 

@@ -56,7 +56,7 @@ void copy_cols(WeightFormat format, const StoredRows& from, std::int64_t cols, I
 /// The rows of all parts, one after the other. All must agree in format and cols.
 MatrixSource concat_rows(std::vector<MatrixSource> parts);
 
-/// The matrix in another format, see `convert` of a HostMatrix.
-MatrixSource convert(MatrixSource source, WeightFormat to);
+/// The matrix in another format, see `convert` of a HostMatrix; `name` is that of its row 0.
+MatrixSource convert(MatrixSource source, WeightFormat to, MatrixName name = {});
 
 }  // namespace paceline::kernels

@@ -92,6 +92,13 @@ MatrixSource stored_part(const Checkpoint& checkpoint, const StoredLinear& store
           }};
 }
 
+// As messages call an [n, k] from row `first_row` on.
+kernels::MatrixName name_of(const Checkpoint& checkpoint, const StoredLinear& stored,
+                            std::int64_t first_row) {
+  return {fmt::format("{}: tensor \"{}\"", checkpoint.path().string(), stored.weight->name),
+          first_row};
+}
+
 struct NamedLinear {
   std::string name;
   std::int64_t n = 0;
@@ -215,7 +222,8 @@ WeightFormats choose_formats(const Checkpoint& checkpoint, const ModelConfig& co
 MatrixSource WeightReader::rows(const std::string& name, std::int64_t n, std::int64_t k,
                                 IndexRange rows, WeightFormat format) const {
   const StoredLinear stored = stored_linear(checkpoint_, config_, name, n, k);
-  return kernels::convert(stored_part(checkpoint_, stored, n, k, rows, {0, k}), format);
+  return kernels::convert(stored_part(checkpoint_, stored, n, k, rows, {0, k}), format,
+                          name_of(checkpoint_, stored, rows.begin));
 }
 
 MatrixSource WeightReader::cols(const std::string& name, std::int64_t n, std::int64_t k,
@@ -224,10 +232,12 @@ MatrixSource WeightReader::cols(const std::string& name, std::int64_t n, std::in
   const IndexRange all{0, k};
   if (kernels::has_channel_scales(format) && stored_format(stored.format) != format) {
     const MatrixSource whole = stored_part(checkpoint_, stored, n, k, {0, n}, all);
-    return kernels::take_cols(kernels::convert(whole, format), cols);
+    return kernels::take_cols(kernels::convert(whole, format, name_of(checkpoint_, stored, 0)),
+                              cols);
   }
   kernels::row_bytes(format, cols.begin);  // refuses to cut a group
-  return kernels::convert(stored_part(checkpoint_, stored, n, k, {0, n}, cols), format);
+  return kernels::convert(stored_part(checkpoint_, stored, n, k, {0, n}, cols), format,
+                          name_of(checkpoint_, stored, 0));
 }
 
 std::vector<float> WeightReader::vector(const std::string& name, std::int64_t n,
