@@ -64,3 +64,24 @@ function(paceline_cuda_library name)
   target_compile_options(${name} PRIVATE
     "$<$<COMPILE_LANGUAGE:CXX>:$<TARGET_PROPERTY:paceline_options,INTERFACE_COMPILE_OPTIONS>>")
 endfunction()
+
+# PACELINE_<name>=AUTO|ON|OFF for a part that needs a library of NVIDIA's: sets PACELINE_HAS_<name>
+# where CUDA is and the library found, beside it or where <name>_INCLUDE and <name>_LIBRARY say.
+function(paceline_find_beside_cuda name header library part)
+  set(PACELINE_${name} AUTO CACHE STRING "Build ${part}: AUTO (if CUDA and lib${library} are found), ON or OFF")
+  set_property(CACHE PACELINE_${name} PROPERTY STRINGS AUTO ON OFF)
+  set(found OFF)
+  if(NOT PACELINE_${name} STREQUAL OFF)
+    if(PACELINE_HAS_CUDA)
+      find_path(${name}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS})
+      find_library(${name}_LIBRARY ${library} HINTS ${CUDAToolkit_LIBRARY_DIR})
+    endif()
+    if(PACELINE_HAS_CUDA AND ${name}_INCLUDE AND ${name}_LIBRARY)
+      set(found ON)
+    elseif(PACELINE_${name} STREQUAL ON)
+      message(FATAL_ERROR "PACELINE_${name}=ON, but ${header} and lib${library}, or CUDA (PACELINE_CUDA), "
+                          "are not there: set ${name}_INCLUDE and ${name}_LIBRARY")
+    endif()
+  endif()
+  set(PACELINE_HAS_${name} ${found} PARENT_SCOPE)
+endfunction()

@@ -178,18 +178,10 @@ void merge_search(const MergeBeamsParams& params, std::int64_t search) {
 void place_searches(const PlaceBeamsParams& params) {
   std::int64_t row = 0;
   for (std::int64_t search = 0; search < params.searches; ++search) {
-    const BeamPlan& plan = params.plans[search];
-    BeamState& state = params.states[search];
-    if (params.start) state = {};
-    const std::int32_t beams = open_beams(plan, state);
+    if (params.start) params.states[search] = {};
+    const std::int32_t beams = open_beams(params.plans[search], params.states[search]);
     check(row + beams <= params.most_rows, "place_beams: more than {} rows", params.most_rows);
-    const Beam* level = last_level(params.levels, params.stride, plan, state);
-    for (std::int32_t b = 0; b < beams; ++b) {
-      params.tokens[row + b] = params.start ? plan.root : level[b].token;
-      params.parent_rows[row + b] = params.start ? 0 : state.first_row + level[b].parent;
-      params.hidden_rows[row + b] = plan.hidden_row;
-    }
-    state.first_row = static_cast<std::int32_t>(row);
+    place_search(params, search, row, beams);
     row += beams;
   }
   *params.num_rows = static_cast<std::int32_t>(row);

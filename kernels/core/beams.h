@@ -39,6 +39,20 @@ PACELINE_HOST_DEVICE inline const Beam* last_level(const Beam* levels, std::int6
   return state.levels == 0 ? nullptr : levels + (state.levels - 1) * stride + plan.first;
 }
 
+/// Lays out the rows of a search's `beams` open beams, from `row` on.
+PACELINE_HOST_DEVICE inline void place_search(const PlaceBeamsParams& params, std::int64_t search,
+                                              std::int64_t row, std::int32_t beams) {
+  const BeamPlan& plan = params.plans[search];
+  BeamState& state = params.states[search];
+  const Beam* level = last_level(params.levels, params.stride, plan, state);
+  for (std::int32_t b = 0; b < beams; ++b) {
+    params.tokens[row + b] = params.start ? plan.root : level[b].token;
+    params.parent_rows[row + b] = params.start ? 0 : state.first_row + level[b].parent;
+    params.hidden_rows[row + b] = plan.hidden_row;
+  }
+  state.first_row = static_cast<std::int32_t>(row);
+}
+
 /// The indices of the `most` largest scores, ties to the lower index, ascending.
 std::vector<std::int32_t> best_indices(std::span<const double> scores, std::int32_t most);
 

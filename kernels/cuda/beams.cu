@@ -34,16 +34,7 @@ __global__ void __launch_bounds__(kPlaceThreads) place_beams_kernel(const PlaceB
         placed + static_cast<std::int64_t>(sum_before(static_cast<std::uint64_t>(beams)));
     placed += reduce_block(beams, Add{});
     if (placed > params.most_rows) __trap();
-    if (!exists) continue;
-    const BeamPlan& plan = params.plans[search];
-    BeamState& state = params.states[search];
-    const Beam* level = last_level(params.levels, params.stride, plan, state);
-    for (std::int32_t b = 0; b < beams; ++b) {
-      params.tokens[row + b] = params.start ? plan.root : level[b].token;
-      params.parent_rows[row + b] = params.start ? 0 : state.first_row + level[b].parent;
-      params.hidden_rows[row + b] = plan.hidden_row;
-    }
-    state.first_row = static_cast<std::int32_t>(row);
+    if (exists) place_search(params, search, row, beams);
   }
   for (std::int64_t row = placed + threadIdx.x; row < params.most_rows; row += blockDim.x) {
     params.tokens[row] = params.parent_rows[row] = params.hidden_rows[row] = 0;

@@ -1,7 +1,5 @@
 #include "kernels/cuda/device_matrix.h"
 
-#include <algorithm>
-#include <optional>
 #include <span>
 
 #include "kernels/core/device_memory.h"
@@ -9,34 +7,6 @@
 #include "kernels/cuda/linear_weights.h"
 
 namespace paceline::kernels::cuda {
-namespace {
-
-/// Where a piece's arrays stand in its bytes.
-struct PieceLayout {
-  std::size_t scales = 0;
-  std::size_t minimums = 0;
-  std::size_t bytes = 0;
-
-  PieceLayout(const RowBytes& row, std::int64_t rows) {
-    const auto place = [&](std::size_t of_row) {
-      constexpr std::size_t kAlignment = 16;
-      const std::size_t at = bytes;
-      const std::size_t size = static_cast<std::size_t>(rows) * of_row;
-      bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
-      return at;
-    };
-    place(row.values);
-    scales = place(row.scales);
-    minimums = place(row.minimums);
-  }
-  template <typename Byte>
-  RowArrays<Byte> arrays(Byte* piece) const {
-    return {piece, piece + scales, piece + minimums};
-  }
-};
-
-}  // namespace
-
 DeviceMatrix::DeviceMatrix(const MatrixSource& matrix, const Reduction& reduction, Backend& device,
                            Staging& staging)
     : reduction_(reduction) {
@@ -74,25 +44,10 @@ void DeviceMatrix::send_panels(const MatrixSource& matrix, Backend& device, Stag
     view_.channel_scales = scales;
   }
   if (panel_bytes == 0) return;
-  const std::optional<NativeStream> native = device.native_stream();
-  const auto stream = native ? static_cast<cudaStream_t>(native->stream) : nullptr;
-  const RowBytes row = row_bytes(view_.format, view_.cols);
-  const auto panel_rows_bytes = PieceLayout(row, kPanel).bytes;
-  const std::int64_t at_once =
-      std::max<std::int64_t>(1,
-                             static_cast<std::int64_t>(staging.piece_bytes() / panel_rows_bytes)) *
-      kPanel;
-  for (std::int64_t first = 0; first < view_.rows; first += at_once) {
-    const IndexRange rows{first, std::min(first + at_once, view_.rows)};
-    const PieceLayout piece(row, rows.size());
-    staging.send(
-        piece.bytes,
-        [&](std::byte* host) { read_piece(matrix, rows, piece.arrays(host), staging.pool()); },
-        [&](const std::byte* copy) {
-          lay_out_weights(view_, piece.arrays(copy), first, rows.size(), steps, scales, stream);
-        },
-        stream);
-  }
+  staging.send_rows(matrix, kPanel, device,
+                    [&](IndexRange rows, const StoredRows& copy, cudaStream_t stream) {
+                      lay_out_weights(view_, copy, rows.begin, rows.size(), steps, scales, stream);
+                    });
 }
 
 }  // namespace paceline::kernels::cuda

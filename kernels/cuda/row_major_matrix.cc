@@ -1,8 +1,5 @@
 #include "kernels/cuda/row_major_matrix.h"
 
-#include <algorithm>
-#include <optional>
-
 #include "kernels/core/device_memory.h"
 #include "kernels/core/error.h"
 #include "kernels/core/reduction.h"
@@ -34,24 +31,11 @@ RowMajorMatrix::RowMajorMatrix(const MatrixSource& matrix, const Reduction& redu
   sums_ = output_columns(reduction_);
   auto* const to = reserve<std::uint16_t>(device, values_, rows_ * stride_);
   if (values_.bytes() == 0) return;
-  const std::optional<NativeStream> native = device.native_stream();
-  const auto stream = native ? static_cast<cudaStream_t>(native->stream) : nullptr;
-  const std::size_t row = row_bytes(format_, cols_).values;
-  const auto at_once =
-      std::max<std::int64_t>(1, static_cast<std::int64_t>(staging.piece_bytes() / row));
-  for (std::int64_t first = 0; first < rows_; first += at_once) {
-    const IndexRange rows{first, std::min(first + at_once, rows_)};
-    staging.send(
-        static_cast<std::size_t>(rows.size()) * row,
-        [&](std::byte* host) {
-          read_piece(matrix, rows, {host, host, host}, staging.pool());
-        },
-        [&](const std::byte* copy) {
-          place_rows(*this, reinterpret_cast<const std::uint16_t*>(copy), rows.size(),
-                     to + first * stride_, stream);
-        },
-        stream);
-  }
+  staging.send_rows(matrix, 1, device,
+                    [&](IndexRange rows, const StoredRows& copy, cudaStream_t stream) {
+                      place_rows(*this, reinterpret_cast<const std::uint16_t*>(copy.values),
+                                 rows.size(), to + rows.begin * stride_, stream);
+                    });
 }
 
 }  // namespace paceline::kernels::cuda

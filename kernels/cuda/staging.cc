@@ -1,6 +1,7 @@
 #include "kernels/cuda/staging.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/core/error.h"
 #include "kernels/cuda/launch.h"
@@ -14,8 +15,32 @@ void release(std::byte* host, std::byte* device) {
   (void)cudaFree(device);
 }
 
-}  // namespace
+/// Where a piece's arrays stand in its bytes.
+struct PieceLayout {
+  std::size_t scales = 0;
+  std::size_t minimums = 0;
+  std::size_t bytes = 0;
 
+  PieceLayout(const RowBytes& row, std::int64_t rows) {
+    const auto place = [&](std::size_t of_row) {
+      constexpr std::size_t kAlignment = 16;
+      const std::size_t at = bytes;
+      const std::size_t size = static_cast<std::size_t>(rows) * of_row;
+      bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
+      return at;
+    };
+    place(row.values);
+    scales = place(row.scales);
+    minimums = place(row.minimums);
+  }
+  template <typename Byte>
+  RowArrays<Byte> arrays(Byte* piece) const {
+    return {piece, piece + scales, piece + minimums};
+  }
+};
+
+/// Rows of a matrix to where a piece has them. Some are read at a time, so that threads share a
+/// piece and what conversion needs on the way is little.
 void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to, ThreadPool& pool) {
   constexpr std::int64_t kTaskBytes = std::int64_t{1} << 20;
   const RowBytes bytes = row_bytes(matrix.format(), matrix.cols());
@@ -28,6 +53,8 @@ void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to,
     matrix.read({first, std::min(first + at_once, rows.end)}, to.from(first - rows.begin, bytes));
   });
 }
+
+}  // namespace
 
 Staging::~Staging() {
   for (Slot& slot : slots_) {
@@ -61,6 +88,23 @@ void Staging::send(std::size_t bytes, FunctionRef<void(std::byte*)> fill,
   check_call("cudaStreamWaitEvent", cudaStreamWaitEvent(stream, slot.copied, 0));
   use(slot.device);
   check_call("cudaEventRecord", cudaEventRecord(slot.used, stream));
+}
+
+void Staging::send_rows(const MatrixSource& matrix, std::int64_t multiple, Backend& device,
+                        FunctionRef<void(IndexRange, const StoredRows&, cudaStream_t)> use) {
+  const std::optional<NativeStream> native = device.native_stream();
+  const auto stream = native ? static_cast<cudaStream_t>(native->stream) : nullptr;
+  const RowBytes row = row_bytes(matrix.format(), matrix.cols());
+  const std::size_t least = std::max<std::size_t>(1, PieceLayout(row, multiple).bytes);
+  const std::int64_t at_once =
+      std::max<std::int64_t>(1, static_cast<std::int64_t>(piece_bytes_ / least)) * multiple;
+  for (std::int64_t first = 0; first < matrix.rows(); first += at_once) {
+    const IndexRange rows{first, std::min(first + at_once, matrix.rows())};
+    const PieceLayout piece(row, rows.size());
+    send(
+        piece.bytes, [&](std::byte* host) { read_piece(matrix, rows, piece.arrays(host), pool()); },
+        [&](const std::byte* copy) { use(rows, piece.arrays(copy), stream); }, stream);
+  }
 }
 
 void Staging::open() {

@@ -6,15 +6,12 @@
 #include <cstddef>
 #include <memory>
 
+#include "kernels/api.h"
 #include "kernels/core/function_ref.h"
 #include "kernels/core/matrix_source.h"
 #include "kernels/core/thread_pool.h"
 
 namespace paceline::kernels::cuda {
-
-/// Rows of a matrix to where a piece has them. Some are read at a time, so that threads share a
-/// piece and what conversion needs on the way is little.
-void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to, ThreadPool& pool);
 
 /// The way of weights to the device: in pieces, through two buffers on either side. While the host
 /// writes one piece the one before is copied, and the device works on that before it.
@@ -30,9 +27,11 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  std::size_t piece_bytes() const { return piece_bytes_; }
-  /// To write pieces with.
-  ThreadPool& pool();
+  /// Sends all rows of a matrix, in pieces of a multiple of `multiple` rows but for the last one:
+  /// threads share the reading, and `use` puts kernels on the stream, which is `device`'s, that
+  /// read a piece's copy.
+  void send_rows(const MatrixSource& matrix, std::int64_t multiple, Backend& device,
+                 FunctionRef<void(IndexRange rows, const StoredRows& copy, cudaStream_t)> use);
 
   /// `fill` writes a piece to host memory; `use` puts kernels on the stream that read its copy,
   /// which is there until they are done. Both are called at once. Host and device memory are
@@ -49,6 +48,7 @@ class Staging {
     cudaEvent_t used = nullptr;    // `device` may
   };
 
+  ThreadPool& pool();
   void open();
   void reserve(Slot& slot, std::size_t bytes);
 

@@ -9,21 +9,13 @@
 #include "kernels/core/kv_address.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/reference/ops.h"
+#include "tests/kernels/accepted_path.h"
 #include "tests/kernels/every_cpu.h"
 
 namespace paceline::kernels {
 namespace {
 
 using Paths = std::vector<AcceptedPath>;
-
-/// The nodes accepted of a tree whose nodes wait from slot `first_slot` on.
-AcceptedPath path_of(std::int32_t sequence, std::int32_t first_slot,
-                     const std::vector<std::int32_t>& nodes) {
-  AcceptedPath path{.sequence = sequence, .first_slot = first_slot};
-  path.count = static_cast<std::int32_t>(nodes.size());
-  std::ranges::copy(nodes, path.nodes);
-  return path;
-}
 
 /// Two sequences of three pages each in a cache whose bytes are all different from their
 /// neighbours'.

@@ -9,6 +9,7 @@
 #include "kernels/core/kv_address.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/reference/ops.h"
+#include "tests/kernels/accepted_path.h"
 #include "tests/kernels/every_cpu.h"
 
 namespace paceline::kernels {
@@ -95,15 +96,6 @@ TEST(CudaRopeAppend, RefusesHeadsThatHaveNoPairs) {
   RopeAppendParams params;
   params.kv.head_dim = 5;
   EXPECT_THROW(cuda::rope_append(params, nullptr), FatalError);
-}
-
-/// The nodes accepted of a tree whose nodes wait from slot `first_slot` on.
-AcceptedPath path_of(std::int32_t sequence, std::int32_t first_slot,
-                     const std::vector<std::int32_t>& nodes) {
-  AcceptedPath path{.sequence = sequence, .first_slot = first_slot};
-  path.count = static_cast<std::int32_t>(nodes.size());
-  std::ranges::copy(nodes, path.nodes);
-  return path;
 }
 
 CompactKvParams compact_params(const Cache& cache, const Paths& paths) {
