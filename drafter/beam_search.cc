@@ -1,7 +1,6 @@
 #include "drafter/beam_search.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "drafter/candidates.h"
 #include "kernels/core/device_memory.h"
@@ -20,9 +19,20 @@ BeamSearches::BeamSearches(const DrafterConfig& config, kernels::Backend& backen
   }
 }
 
-void BeamSearches::plan(std::span<const DraftRequest> requests) {
-  requests_ = requests.size();
-  index_.clear();
+namespace {
+
+/// What the host reads: trees [searches], rows of each level [kMaxPathLength], nodes [searches,
+/// most_nodes].
+std::size_t found_bytes(std::size_t searches, std::int64_t most_nodes) {
+  static_assert((kMaxPathLength * sizeof(std::int32_t)) % alignof(PathNode) == 0);
+  return searches * (sizeof(PathTree) + static_cast<std::size_t>(most_nodes) * sizeof(PathNode)) +
+         kMaxPathLength * sizeof(std::int32_t);
+}
+
+}  // namespace
+
+DraftLayout BeamSearches::plan(std::span<const DraftRequest> requests) {
+  DraftLayout layout{.requests = requests.size()};
   plans_.clear();
   most_rows_.clear();
   stride_ = most_nodes_ = 0;
@@ -43,7 +53,7 @@ void BeamSearches::plan(std::span<const DraftRequest> requests) {
                   .any_candidate = any_candidate ? 1 : 0};
     if (any_candidate)
       plan.room = std::clamp(shape.max_nodes, shape.width, shape.width * kCandidates);
-    index_.push_back(i);
+    layout.index.push_back(i);
     plans_.push_back(plan);
     stride_ += plan.room;
     most_nodes_ =
@@ -58,10 +68,10 @@ void BeamSearches::plan(std::span<const DraftRequest> requests) {
   key_ = {std::ssize(plans_), stride_, most_nodes_};
   key_.insert(key_.end(), most_rows_.begin(), most_rows_.end());
   kernels::upload<BeamPlan>(backend_, device_plans_, plans_);
-  static_assert((kMaxPathLength * sizeof(std::int32_t)) % alignof(PathNode) == 0);
-  fetched_.resize(plans_.size() * (sizeof(PathTree) +
-                                   static_cast<std::size_t>(most_nodes_) * sizeof(PathNode)) +
-                  kMaxPathLength * sizeof(std::int32_t));
+  layout.most_nodes = most_nodes_;
+  layout.levels = std::ssize(most_rows_);
+  layout.bytes = found().bytes;
+  return layout;
 }
 
 std::int32_t* BeamSearches::device_row_counts() const {
@@ -81,7 +91,8 @@ void BeamSearches::start() {
   for (kernels::Buffer* rows : {&tokens_, &parents_, &hidden_rows_}) {
     kernels::reserve<std::int32_t>(backend_, *rows, most_rows);
   }
-  kernels::reserve<std::byte>(backend_, found_, std::ssize(fetched_));
+  kernels::reserve<std::byte>(backend_, found_,
+                              static_cast<std::int64_t>(found_bytes(plans_.size(), most_nodes_)));
   level_ = 0;
   place(true);
 }
@@ -126,7 +137,7 @@ void BeamSearches::extend(const DeviceCandidates& candidates) {
   if (++level_ < std::ssize(most_rows_)) place(false);
 }
 
-void BeamSearches::merge() {
+DeviceTrees BeamSearches::merge() {
   backend_.merge_beams({.plans = device_plans_.as<BeamPlan>(),
                         .states = states_.as<kernels::BeamState>(),
                         .levels = levels_.as<kernels::Beam>(),
@@ -135,32 +146,38 @@ void BeamSearches::merge() {
                         .nodes = device_nodes(),
                         .searches = std::ssize(plans_),
                         .most_nodes = most_nodes_});
+  return {device_trees(), device_nodes(), most_nodes_};
 }
 
-BeamSearches::Found BeamSearches::fetch(std::vector<TokenTree>& trees) {
-  trees.resize(requests_);
+kernels::Readback::Part BeamSearches::found() const {
+  return {found_.as<void>(), empty() ? 0 : found_bytes(plans_.size(), most_nodes_)};
+}
+
+BeamSearches::Found BeamSearches::read(const DraftLayout& layout, const std::byte* bytes,
+                                       std::vector<TokenTree>& trees) {
+  trees.resize(layout.requests);
   for (TokenTree& tree : trees) tree.clear();
-  if (plans_.empty()) return {};
-  backend_.download(fetched_.data(), found_.as<void>(), fetched_.size());
-  const auto* found_trees = reinterpret_cast<const PathTree*>(fetched_.data());
-  const auto* row_counts = reinterpret_cast<const std::int32_t*>(found_trees + plans_.size());
+  const std::size_t searches = layout.index.size();
+  if (searches == 0) return {};
+  const auto* found_trees = reinterpret_cast<const PathTree*>(bytes);
+  const auto* row_counts = reinterpret_cast<const std::int32_t*>(found_trees + searches);
   const auto* nodes = reinterpret_cast<const PathNode*>(row_counts + kMaxPathLength);
 
   Found found;
   // Levels after one without rows were not laid out.
-  for (std::size_t d = 0; d < most_rows_.size() && row_counts[d] > 0; ++d) {
+  for (std::int64_t d = 0; d < layout.levels && row_counts[d] > 0; ++d) {
     found.rows += row_counts[d];
   }
-  for (std::size_t s = 0; s < plans_.size(); ++s) {
+  for (std::size_t s = 0; s < searches; ++s) {
     const PathTree& merged = found_trees[s];
     if (merged.end == kernels::BeamEnd::kNotFinite) ++found.non_finite;
-    TokenTree& tree = trees[index_[s]];
+    TokenTree& tree = trees[layout.index[s]];
     for (const PathNode& node : std::span(nodes, static_cast<std::size_t>(merged.nodes))) {
       tree.add(node.parent, node.token, node.log_prob, node.score);
     }
     tree.unmerged_rows = merged.unmerged_rows;
     tree.saved_rows = merged.saved_rows;
-    nodes += most_nodes_;
+    nodes += layout.most_nodes;
   }
   return found;
 }

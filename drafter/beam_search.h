@@ -9,7 +9,7 @@
 #include "drafter/drafter.h"
 #include "drafter/token_tree.h"
 #include "kernels/api.h"
-#include "kernels/params.h"
+#include "kernels/drafting_params.h"
 
 namespace paceline::drafter {
 
@@ -21,7 +21,7 @@ namespace paceline::drafter {
 /// searches.start();
 /// while (searches.rows().count > 0) searches.extend(candidates of searches.rows());
 /// searches.merge();
-/// searches.fetch(trees);
+/// searches.read(layout, what stands at found(), trees);
 class BeamSearches {
  public:
   /// The backend must outlive it.
@@ -29,10 +29,9 @@ class BeamSearches {
 
   /// Takes the requests whose shapes ask for a search. FatalError for what `Drafter::draft`
   /// refuses.
-  void plan(std::span<const DraftRequest> requests);
+  DraftLayout plan(std::span<const DraftRequest> requests);
   bool empty() const { return plans_.empty(); }
-  /// Which ones those are.
-  const std::vector<std::size_t>& requests() const { return index_; }
+  kernels::BeamPlan* plans() const { return device_plans_.as<kernels::BeamPlan>(); }
   /// All that the parameters of the ops depend on; the same until the next plan.
   std::span<const std::int64_t> key() const { return key_; }
 
@@ -50,15 +49,18 @@ class BeamSearches {
   Rows rows() const;
   /// Goes one level deeper with candidates for each of rows().
   void extend(const DeviceCandidates& candidates);
-  void merge();
+  DeviceTrees merge();
 
   struct Found {
     std::int64_t rows = 0;        ///< all beams that were gone on with
     std::int64_t non_finite = 0;  ///< searches that a row which was not finite ended
   };
-  /// trees[i] is the tree of request i; empty where no search was asked for, or where a row was not
-  /// finite. The only time that the host waits for the device.
-  Found fetch(std::vector<TokenTree>& trees);
+  /// Where the trees stand on the device.
+  kernels::Readback::Part found() const;
+  /// From those bytes: trees[i] is the tree of request i; empty where no search was asked for, or
+  /// where a row was not finite.
+  static Found read(const DraftLayout& layout, const std::byte* found,
+                    std::vector<TokenTree>& trees);
 
  private:
   void place(bool start);
@@ -68,15 +70,12 @@ class BeamSearches {
 
   kernels::Backend& backend_;
   std::int64_t outputs_;                  // of the head
-  std::size_t requests_ = 0;              // of the draft
-  std::vector<std::size_t> index_;        // the requests that are searched for
-  std::vector<kernels::BeamPlan> plans_;  // of them
+  std::vector<kernels::BeamPlan> plans_;  // of the requests that are searched for
   std::vector<std::int64_t> most_rows_;   // of each level
   std::vector<std::int64_t> key_;
   std::int64_t stride_ = 0;      // of a level
   std::int64_t most_nodes_ = 0;  // of a tree
   std::int32_t level_ = 0;       // to be found next
-  std::vector<std::byte> fetched_;
 
   kernels::Buffer token_of_;  // of the outputs; none: themselves
   kernels::Buffer device_plans_, states_, levels_;

@@ -1,12 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "drafter/acceptance.h"
 #include "drafter/token_tree.h"
-#include "kernels/params.h"
+#include "kernels/api.h"
 
 namespace paceline::drafter {
 
@@ -55,6 +56,43 @@ struct DraftStats {
   void count(const TokenTree& tree);
 };
 
+/// What the host keeps of a draft whose trees it has not seen.
+struct DraftLayout {
+  std::size_t requests = 0;
+  std::vector<std::size_t> index = {};  ///< of them those that have a tree, in the trees' order
+  std::int64_t most_nodes = 0;          ///< room that each tree has
+  std::int64_t levels = 0;              ///< of the deepest
+  std::size_t bytes = 0;                ///< of DeviceDrafter::found()
+};
+
+/// Trees in device memory.
+struct DeviceTrees {
+  const kernels::PathTree* trees = nullptr;
+  const kernels::PathNode* nodes = nullptr;  ///< [trees, most_nodes]
+  std::int64_t most_nodes = 0;
+};
+
+/// A drafter whose draft is nothing but ops of a backend, so that it can be part of a longer run of
+/// them: the host sees the trees when that is done, if at all.
+class DeviceDrafter {
+ public:
+  virtual ~DeviceDrafter() = default;
+  /// Prepares the draft of a batch, whose requests' last tokens and sampling indices the device may
+  /// know better by the time it is made: see plans(). FatalError as `Drafter::draft`.
+  virtual DraftLayout plan(const DraftBatch& batch) = 0;
+  /// Of the trees' searches, in device memory, until the next plan.
+  virtual kernels::BeamPlan* plans() const = 0;
+  /// All that the parameters of search()'s ops depend on.
+  virtual std::span<const std::int64_t> key() const = 0;
+  /// Makes the draft.
+  virtual DeviceTrees search() = 0;
+  /// What read() is to be given of the device's memory.
+  virtual kernels::Readback::Part found() const = 0;
+  /// As `Drafter::draft` does.
+  virtual void read(const DraftLayout& layout, const std::byte* found,
+                    std::vector<TokenTree>& trees) = 0;
+};
+
 /// Guesses what follows. What it guesses decides how fast tokens come, never which. Deterministic:
 /// ranks that make the same calls with equal bits get equal trees. Unless it learns, a request's
 /// tree depends on that request alone.
@@ -71,6 +109,8 @@ class Drafter {
   /// The largest tree that a shape can come to: what a plan must reserve.
   virtual std::int32_t most_nodes(const DraftShape& shape) const = 0;
   virtual const DraftStats& stats() const = 0;
+  /// Itself, if it drafts where the backend computes, without the host; else null.
+  virtual DeviceDrafter* on_device() { return nullptr; }
 };
 
 /// FatalError unless the shape is within bounds.

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "drafter/beam_search.h"
@@ -15,9 +17,8 @@ namespace paceline::drafter {
 
 /// ReDrafter: beam search with a recurrent head, batched over requests and beams. The first state
 /// takes in the last known token; from the hidden state that produced it and that state come the
-/// log-probabilities of depth 1. Requests may differ in width and depth. On a device the host waits
-/// once, for the trees.
-class RecurrentDrafter final : public Drafter {
+/// log-probabilities of depth 1. Requests may differ in width and depth.
+class RecurrentDrafter final : public Drafter, public DeviceDrafter {
  public:
   /// The embedding and the backend must outlive it. Throws what `weights` throws.
   RecurrentDrafter(const DrafterConfig& config, const WeightSource& weights,
@@ -29,10 +30,18 @@ class RecurrentDrafter final : public Drafter {
   }
   const DraftStats& stats() const override { return stats_; }
 
+  DeviceDrafter* on_device() override { return embedding_.stays_on_device() ? this : nullptr; }
+  DraftLayout plan(const DraftBatch& batch) override;
+  kernels::BeamPlan* plans() const override { return searches_.plans(); }
+  std::span<const std::int64_t> key() const override { return key_; }
+  DeviceTrees search() override;
+  kernels::Readback::Part found() const override { return searches_.found(); }
+  void read(const DraftLayout& layout, const std::byte* found,
+            std::vector<TokenTree>& trees) override;
+
  private:
-  void search(const float* hidden);
   void advance_states(const BeamSearches::Rows& rows);
-  void find_candidates(const BeamSearches::Rows& rows, const float* hidden);
+  void find_candidates(const BeamSearches::Rows& rows);
 
   TokenEmbedding& embedding_;
   kernels::Backend& backend_;
@@ -40,6 +49,9 @@ class RecurrentDrafter final : public Drafter {
   DraftStats stats_;
 
   BeamSearches searches_;
+  std::unique_ptr<kernels::Readback> trees_;
+  const float* hidden_ = nullptr;  // DraftBatch::hidden
+  std::vector<std::int64_t> key_;
   CandidateTable candidates_;
   kernels::Buffer embedded_;       // [M, hidden]
   kernels::Buffer states_;         // [M, hidden], of the last depth

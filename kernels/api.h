@@ -10,6 +10,7 @@
 
 #include "kernels/core/function_ref.h"
 #include "kernels/core/matrix_source.h"
+#include "kernels/drafting_params.h"
 #include "kernels/params.h"
 
 namespace paceline::kernels {
@@ -39,6 +40,21 @@ struct NativeStream {
   std::string device_id;   // the same in every process that uses the device: "GPU-6f2c..."
 };
 
+/// A copy of device memory on its way to the host.
+class Readback {
+ public:
+  struct Part {
+    const void* device = nullptr;
+    std::size_t bytes = 0;
+  };
+  virtual ~Readback() = default;
+  /// Puts copies behind the ops that have been called; what earlier ones brought is gone.
+  virtual void start(std::span<const Part> parts) = 0;
+  /// Waits for them, but for no op called after `start`. The parts, one after the other; valid
+  /// until the next `start`.
+  virtual const std::byte* wait() = 0;
+};
+
 /// Everything that runs on a device. Two backends that share a `numerics()` give the same bits for
 /// the same parameters; within one, a row's result depends on that row alone.
 /// Ops run in the order they are called; results may be read after `synchronize`.
@@ -46,8 +62,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  /// What the bits depend on: "cpu", "cuda", and more behind a comma where a library multiplies. The
-  /// reference backend shares the CPU's.
+  /// What the bits depend on: "cpu", "cuda", and more behind a comma where a library multiplies.
+  /// The reference backend shares the CPU's.
   virtual std::string_view numerics() const = 0;
   /// For people: instruction set, threads.
   virtual std::string description() const = 0;
@@ -60,9 +76,12 @@ class Backend {
   /// Whether the host reads and writes what `allocate` gives as it does its own memory.
   virtual bool shares_host_memory() const = 0;
   virtual Buffer allocate(std::size_t bytes) = 0;
+  /// `host` may be written again when it returns; ops called before read what was there before.
   virtual void upload(void* device, const void* host, std::size_t bytes) = 0;
   virtual void download(void* host, const void* device, std::size_t bytes) = 0;
   virtual void synchronize() = 0;
+  /// The backend must outlive it.
+  virtual std::unique_ptr<Readback> make_readback();
 
   /// Calls `ops`, which does nothing but call ops of this backend; or does what they did when they
   /// were called under the same `key` before, without calling them. So the key must tell apart all
@@ -90,6 +109,8 @@ class Backend {
   virtual void place_beams(const PlaceBeamsParams& params) = 0;
   virtual void extend_beams(const ExtendBeamsParams& params) = 0;
   virtual void merge_beams(const MergeBeamsParams& params) = 0;
+  virtual void resume_sequences(const ResumeSequencesParams& params) = 0;
+  virtual void place_trees(const PlaceTreesParams& params) = 0;
   virtual void accept_paths(const AcceptPathsParams& params) = 0;
   virtual void compact_kv(const CompactKvParams& params) = 0;
   virtual void select_tokens(const SelectTokensParams& params) = 0;

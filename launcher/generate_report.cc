@@ -65,6 +65,7 @@ OrderedJson replica_json(const runtime::ReplicaReport& replica) {
   const runtime::EngineStats& stats = replica.stats;
   OrderedJson json;
   json["steps"] = stats.steps;
+  json["steps_ahead"] = stats.steps_ahead;
   json["context_rows"] = stats.context_rows;
   json["generation_rows"] = stats.generation_rows;
   json["sampled_tokens"] = stats.sampled_tokens;

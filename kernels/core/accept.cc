@@ -25,6 +25,7 @@ void walk_tree(const AcceptPathsParams& params, std::int64_t tree) {
     row = plan.first + 1 + child;
   }
   params.last_rows[tree] = row;
+  if (params.heads != nullptr) params.heads[tree] = head_after(plan, path.count, path.token);
 }
 
 void check_paths(const CompactKvParams& params) {

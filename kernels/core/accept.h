@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "kernels/core/host_device.h"
-#include "kernels/params.h"
+#include "kernels/drafting_params.h"
 
 // Verification by equality: from the root on, the token that was chosen is followed where a child
 // of the node equals it.
@@ -19,6 +19,12 @@ PACELINE_HOST_DEVICE inline bool ends_walk(const AcceptPathsParams& params, cons
     if (params.stop_tokens[i] == token) return true;
   }
   return false;
+}
+
+/// Where a step leaves the sequence of a path.
+PACELINE_HOST_DEVICE inline SequenceHead head_after(const AcceptPlan& plan, std::int32_t count,
+                                                    std::int32_t token) {
+  return {plan.first_slot + count + 1, token, plan.most_tokens - count - 1};
 }
 
 /// The op for one tree. Throws FatalError for a path of more than kMaxPathLength nodes.

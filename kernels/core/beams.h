@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/core/host_device.h"
-#include "kernels/params.h"
+#include "kernels/drafting_params.h"
 
 // Beam search as the ops define it, one search at a time.
 //

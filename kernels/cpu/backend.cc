@@ -69,6 +69,10 @@ class CpuBackend final : public Backend {
   void place_beams(const PlaceBeamsParams& params) override { cpu::place_beams(params); }
   void extend_beams(const ExtendBeamsParams& params) override { cpu::extend_beams(params, pool_); }
   void merge_beams(const MergeBeamsParams& params) override { cpu::merge_beams(params, pool_); }
+  void resume_sequences(const ResumeSequencesParams& params) override {
+    cpu::resume_sequences(params);
+  }
+  void place_trees(const PlaceTreesParams& params) override { cpu::place_trees(params); }
   void accept_paths(const AcceptPathsParams& params) override { cpu::accept_paths(params); }
   void compact_kv(const CompactKvParams& params) override {
     cpu::compact_kv(params, row_ops_, pool_);

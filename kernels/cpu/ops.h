@@ -2,6 +2,7 @@
 
 #include "kernels/core/thread_pool.h"
 #include "kernels/cpu/row_ops.h"
+#include "kernels/drafting_params.h"
 #include "kernels/params.h"
 
 /// The ops of kernels/api.h but for `linear` and `embed`, their rows (or heads, or parts of the
@@ -22,6 +23,8 @@ void top_log_probs(const TopLogProbsParams& params, const RowOps& ops, ThreadPoo
 void place_beams(const PlaceBeamsParams& params);
 void extend_beams(const ExtendBeamsParams& params, ThreadPool& pool);
 void merge_beams(const MergeBeamsParams& params, ThreadPool& pool);
+void resume_sequences(const ResumeSequencesParams& params);
+void place_trees(const PlaceTreesParams& params);
 void accept_paths(const AcceptPathsParams& params);
 void compact_kv(const CompactKvParams& params, const RowOps& ops, ThreadPool& pool);
 void select_tokens(const SelectTokensParams& params, const RowOps& ops, ThreadPool& pool);

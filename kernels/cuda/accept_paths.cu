@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kWarpThreads)
   path.token = token;
   path.count = count;
   params.last_rows[blockIdx.x] = row;
+  if (params.heads != nullptr) params.heads[blockIdx.x] = head_after(plan, count, token);
 }
 
 }  // namespace

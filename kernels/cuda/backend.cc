@@ -7,6 +7,7 @@
 #include "kernels/core/error.h"
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/graphs.h"
+#include "kernels/cuda/host_copies.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/library_products.h"
 #include "kernels/cuda/ops.h"
@@ -101,11 +102,8 @@ class CudaBackend final : public Backend {
     return buffer;
   }
 
-  // From ordinary host memory, which CUDA copies before it returns.
   void upload(void* device, const void* host, std::size_t bytes) override {
-    if (bytes == 0) return;
-    check_call("cudaMemcpy to the device",
-               cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()));
+    if (bytes > 0) uploads_.copy(device, host, bytes, stream());
   }
   void download(void* host, const void* device, std::size_t bytes) override {
     if (bytes == 0) return;
@@ -115,6 +113,9 @@ class CudaBackend final : public Backend {
   }
   // Where what a kernel did wrong comes out.
   void synchronize() override { check_call("the device", cudaStreamSynchronize(stream())); }
+  std::unique_ptr<Readback> make_readback() override {
+    return std::make_unique<cuda::PinnedReadback>(device_, stream());
+  }
 
   void repeat(std::span<const std::int64_t> key, FunctionRef<void()> ops) override {
     if (!use_graphs_) return ops();
@@ -167,6 +168,10 @@ class CudaBackend final : public Backend {
     cuda::extend_beams(params, stream());
   }
   void merge_beams(const MergeBeamsParams& params) override { cuda::merge_beams(params, stream()); }
+  void resume_sequences(const ResumeSequencesParams& params) override {
+    cuda::resume_sequences(params, stream());
+  }
+  void place_trees(const PlaceTreesParams& params) override { cuda::place_trees(params, stream()); }
   void accept_paths(const AcceptPathsParams& params) override {
     cuda::accept_paths(params, stream());
   }
@@ -214,6 +219,7 @@ class CudaBackend final : public Backend {
   Buffer workspace_;
   cuda::GraphCache graphs_;
   cuda::Staging staging_;
+  cuda::UploadRing uploads_;
   std::unique_ptr<cuda::LibraryProducts> products_;  // CudaOptions::fast
 };
 

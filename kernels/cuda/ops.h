@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/drafting_params.h"
 #include "kernels/params.h"
 
 /// Ops of kernels/api.h as CUDA kernels, each put on a stream and not waited for. The results are
@@ -46,6 +47,8 @@ void top_log_probs(const TopLogProbsParams& params, cudaStream_t stream);
 void place_beams(const PlaceBeamsParams& params, cudaStream_t stream);
 void extend_beams(const ExtendBeamsParams& params, cudaStream_t stream);
 void merge_beams(const MergeBeamsParams& params, cudaStream_t stream);
+void resume_sequences(const ResumeSequencesParams& params, cudaStream_t stream);
+void place_trees(const PlaceTreesParams& params, cudaStream_t stream);
 void accept_paths(const AcceptPathsParams& params, cudaStream_t stream);
 void compact_kv(const CompactKvParams& params, cudaStream_t stream);
 void select_tokens(const SelectTokensParams& params, cudaStream_t stream);

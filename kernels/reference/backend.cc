@@ -55,6 +55,10 @@ class ReferenceBackend final : public Backend {
     run(reference::extend_beams, params);
   }
   void merge_beams(const MergeBeamsParams& params) override { run(reference::merge_beams, params); }
+  void resume_sequences(const ResumeSequencesParams& params) override {
+    run(reference::resume_sequences, params);
+  }
+  void place_trees(const PlaceTreesParams& params) override { run(reference::place_trees, params); }
   void accept_paths(const AcceptPathsParams& params) override {
     run(reference::accept_paths, params);
   }

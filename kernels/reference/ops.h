@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/drafting_params.h"
 #include "kernels/params.h"
 
 /// Plain scalar versions, one thread. They define every op's exact order of operations; the other
@@ -19,6 +20,8 @@ void top_log_probs(const TopLogProbsParams& params);
 void place_beams(const PlaceBeamsParams& params);
 void extend_beams(const ExtendBeamsParams& params);
 void merge_beams(const MergeBeamsParams& params);
+void resume_sequences(const ResumeSequencesParams& params);
+void place_trees(const PlaceTreesParams& params);
 void accept_paths(const AcceptPathsParams& params);
 void compact_kv(const CompactKvParams& params);
 void select_tokens(const SelectTokensParams& params);

@@ -1,6 +1,7 @@
 #include "runtime/engine/engine.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "drafter/acceptance.h"
@@ -8,6 +9,13 @@
 #include "kernels/core/error.h"
 
 namespace paceline::runtime {
+namespace {
+
+/// Rows up to which more of them, idle ones too, cost a step next to nothing: weights are read
+/// once.
+constexpr std::int64_t kFewRows = 64;
+
+}  // namespace
 
 Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communicator& communicator,
                const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks,
@@ -24,8 +32,14 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
   set_shape(drafting.shape);
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
   kernels::upload<std::int32_t>(backend_, stop_tokens_, model.config().eos_token_ids);
-  states_ =
-      backend.allocate(static_cast<std::size_t>(limits.max_sequences) * width * sizeof(float));
+  const auto sequences = static_cast<std::size_t>(limits.max_sequences);
+  states_ = backend.allocate(sequences * width * sizeof(float));
+  heads_ = backend.allocate(sequences * sizeof(kernels::SequenceHead));
+  for (LaidOutStep& step : steps_) step.results = backend.make_readback();
+  const bool asynchronous = model.stays_on_device() && !backend.shares_host_memory();
+  if (!asynchronous || drafting_.override_choices) return;
+  if (drafting_.drafter != nullptr) device_drafter_ = drafting_.drafter->on_device();
+  may_run_ahead_ = drafting_.drafter == nullptr || device_drafter_ != nullptr;
 }
 
 // The shape of every draft from now on.
@@ -53,32 +67,98 @@ kernels::SamplingRow Engine::draft_sampling(const Sequence& sequence) const {
   return sampling;
 }
 
-// Guesses a tree for each request in generation that has room for one, from the hidden state that
-// gave its last token. The others' trees are empty.
-void Engine::draft(const StepPlan& plan) {
-  trees_.resize(plan.generation.size());
-  for (drafter::TokenTree& tree : trees_) tree.clear();
-  if (drafting_.drafter == nullptr) return;
+// Whether trees are left where they are made. Then there are as many rows as the largest trees
+// have, so it is done where rows are few; else the host looks how many there are.
+bool Engine::keeps_trees_on_device(const drafter::DraftShape& shape) const {
+  if (!may_run_ahead_ || drafting_.planner != nullptr) return false;
+  const std::int64_t rows = std::int64_t{scheduler_.generating()} * (1 + shape.max_nodes);
+  return shape.max_nodes == 0 || rows <= kFewRows;
+}
+
+// Whether the next step can be given to the device while the host does not know what the one under
+// way comes to.
+bool Engine::can_run_ahead(const drafter::DraftShape& shape) const {
+  return keeps_trees_on_device(shape) && scheduler_.can_plan_ahead();
+}
+
+// Of each request in generation that has room for a tree.
+std::vector<drafter::DraftRequest> Engine::draft_requests(LaidOutStep& step) const {
   std::vector<drafter::DraftRequest> requests;
-  std::vector<std::size_t> index;
-  for (std::size_t i = 0; i < plan.generation.size(); ++i) {
-    const PlannedRows& planned = plan.generation[i];
+  step.drafted.clear();
+  if (drafting_.drafter == nullptr) return requests;
+  for (std::size_t i = 0; i < step.plan.generation.size(); ++i) {
+    const PlannedRows& planned = step.plan.generation[i];
     if (planned.draft.max_nodes == 0) continue;
     const Sequence& sequence = *planned.sequence;
-    index.push_back(i);
+    step.drafted.push_back(i);
     requests.push_back({.tokens = sequence.tokens,
                         .hidden_row = sequence.hidden_row,
                         .sampling = draft_sampling(sequence),
                         .shape = planned.draft,
                         .max_depth = planned.max_depth});
   }
+  return requests;
+}
+
+// Lays the step out: with the trees that the host guesses now, from the hidden states that gave the
+// requests' last tokens; or with room for those that the device will.
+void Engine::lay_out(LaidOutStep& step, bool on_device) {
+  step.trees.resize(step.plan.generation.size());
+  for (drafter::TokenTree& tree : step.trees) tree.clear();
+  step.draft = {};
+  step.trees_on_device = on_device;
+  if (on_device) {
+    pack_for_device(step.plan, plan_draft(step), step.batch);
+  } else {
+    draft(step);
+    pack(step.plan, step.trees, step.batch);
+  }
+}
+
+// Returns for each request in generation where its tree will be among the device's; -1: nowhere.
+std::vector<std::int32_t> Engine::plan_draft(LaidOutStep& step) {
+  std::vector<std::int32_t> searches(step.plan.generation.size(), -1);
+  const std::vector<drafter::DraftRequest> requests = draft_requests(step);
+  if (requests.empty()) return searches;
+  step.draft = device_drafter_->plan({.hidden = states_.as<float>(), .requests = requests});
+  for (std::size_t search = 0; search < step.draft.index.size(); ++search) {
+    searches[step.drafted[step.draft.index[search]]] = static_cast<std::int32_t>(search);
+  }
+  return searches;
+}
+
+void Engine::draft(LaidOutStep& step) {
+  const std::vector<drafter::DraftRequest> requests = draft_requests(step);
   if (requests.empty()) return;
   drafting_.drafter->draft({.hidden = states_.as<float>(), .requests = requests}, drafts_);
-  for (std::size_t i = 0; i < index.size(); ++i) std::swap(trees_[index[i]], drafts_[i]);
+  for (std::size_t i = 0; i < step.drafted.size(); ++i) {
+    std::swap(step.trees[step.drafted[i]], drafts_[i]);
+  }
   if (drafting_.planner == nullptr) return;
   std::int32_t prompt_rows = 0;
-  for (const PlannedRows& planned : plan.context) prompt_rows += planned.rows;
-  drafting_.planner->cut(trees_, prompt_rows);
+  for (const PlannedRows& planned : step.plan.context) prompt_rows += planned.rows;
+  drafting_.planner->cut(step.trees, prompt_rows);
+}
+
+// The device has been given the step: its tokens count as fed, what it samples is awaited.
+void Engine::count_as_fed(LaidOutStep& step) {
+  step.decisions = {};
+  auto sampled = step.batch.sampled.begin();
+  for (const auto* group : {&step.plan.context, &step.plan.generation}) {
+    for (const PlannedRows& planned : *group) {
+      Sequence& sequence = *planned.sequence;
+      sequence.computed += planned.rows;
+      if (group == &step.plan.context) {
+        step.decisions.add(sequence.request.uid);
+        step.decisions.add(static_cast<std::uint64_t>(planned.rows));
+      }
+      if (!planned.samples) continue;
+      sequence.hidden_row = static_cast<std::int32_t>(sampled - step.batch.sampled.begin());
+      sequence.awaited += sampled->most_tokens;
+      ++sampled;
+    }
+  }
+  ++under_way_;
 }
 
 EngineStats Engine::stats() const {
@@ -101,67 +181,6 @@ void Engine::apply(const Control& control) {
   stopped_ = control.stop;
 }
 
-// All of the batch that the device reads. Where it repeats steps their sizes are rounded up.
-void Engine::upload() {
-  if (model_.stays_on_device() && !backend_.shares_host_memory()) {
-    const SchedulerLimits& limits = scheduler_.limits();
-    pad(batch_, limits.max_rows, std::max(limits.max_sampled, limits.max_sequences));
-  }
-  all_greedy_ = std::ranges::none_of(
-      batch_.sampling, [](const kernels::SamplingRow& row) { return row.temperature > 0; });
-  model_.upload(batch_);
-  kernels::upload<kernels::SamplingRow>(backend_, sampling_, batch_.sampling);
-  kernels::upload<kernels::AcceptPlan>(backend_, accept_plans_, batch_.accept);
-  kernels::upload<std::int32_t>(backend_, tree_tokens_, batch_.tree_tokens);
-  kernels::upload<std::int32_t>(backend_, tree_parents_, batch_.tree_parents);
-}
-
-// Calls what a step does with the batch, or has the device repeat what it did for an earlier one of
-// the same sizes.
-void Engine::run(kernels::FunctionRef<void()> ops) {
-  if (!model_.stays_on_device()) return ops();
-  std::vector<std::int64_t> key = model_.sizes(batch_, cache_);
-  key.insert(key.end(), {reinterpret_cast<std::intptr_t>(this), std::ssize(batch_.sampled),
-                         all_greedy_ ? 1 : 0, drafting_.drafter != nullptr ? 1 : 0});
-  backend_.repeat(key, ops);
-}
-
-// Of the rows that a token is chosen for. Where all are greedy each rank keeps to its part of the
-// vocabulary.
-const float* Engine::logits(const float* hidden) {
-  const auto rows = std::ssize(batch_.sampled_rows);
-  return all_greedy_ ? model_.part_of_logits(hidden, rows) : model_.logits(hidden, rows);
-}
-
-// Chooses a token after every row with logits.
-void Engine::select(const float* logits) {
-  const auto rows = std::ssize(batch_.sampling);
-  auto* chosen = kernels::reserve<std::int32_t>(backend_, tokens_, rows);
-  if (rows == 0) return;
-  if (all_greedy_) {
-    model_.largest(logits, chosen, rows);
-  } else {
-    backend_.select_tokens({.logits = logits,
-                            .sampling = sampling_.as<kernels::SamplingRow>(),
-                            .tokens = chosen,
-                            .rows = rows,
-                            .vocab = model_.config().vocab_size});
-  }
-}
-
-void Engine::override_choices() {
-  std::vector<std::int32_t> tokens(batch_.sampling.size());
-  const std::size_t bytes = tokens.size() * sizeof(std::int32_t);
-  backend_.download(tokens.data(), tokens_.as<void>(), bytes);
-  for (const SampledSequence& sampled : batch_.sampled) {
-    drafting_.override_choices(
-        *sampled.tree,
-        std::span(tokens).subspan(static_cast<std::size_t>(sampled.first),
-                                  static_cast<std::size_t>(sampled.tree->size()) + 1));
-  }
-  backend_.upload(tokens_.as<void>(), tokens.data(), bytes);
-}
-
 EndReason Engine::end_after(const Sequence& sequence, std::int32_t generated,
                             std::int32_t token) const {
   if (token < 0) return EndReason::kNonFinite;
@@ -172,57 +191,15 @@ EndReason Engine::end_after(const Sequence& sequence, std::int32_t generated,
   return generated == sequence.request.max_new_tokens ? EndReason::kLength : EndReason::kNone;
 }
 
-// Follows the chosen tokens through the trees, compacts the cache and keeps the hidden state of
-// each sequence's last accepted row; the device does it when it comes to it. The keys and values of
-// the accepted nodes, which wait in the slots of their nodes, move to those of their positions.
-//
-// Example: 9 known tokens, the tree a(b, c), a and c accepted, then t sampled: a is in place in
-// slot 9, c moves from slot 11 to 10, 11 tokens are computed and t is pending.
-void Engine::accept() {
-  const auto trees = std::ssize(batch_.sampled);
-  auto* paths = kernels::reserve<kernels::AcceptedPath>(backend_, accepted_paths_, trees);
-  auto* last_rows = kernels::reserve<std::int32_t>(backend_, last_rows_, trees);
-  backend_.accept_paths({.plans = accept_plans_.as<kernels::AcceptPlan>(),
-                         .chosen = tokens_.as<std::int32_t>(),
-                         .tokens = tree_tokens_.as<std::int32_t>(),
-                         .parents = tree_parents_.as<std::int32_t>(),
-                         .stop_tokens = stop_tokens_.as<std::int32_t>(),
-                         .num_stop_tokens = std::ssize(model_.config().eos_token_ids),
-                         .paths = paths,
-                         .last_rows = last_rows,
-                         .trees = trees});
-  if (drafting_.drafter == nullptr) return;
-  backend_.compact_kv(
-      {.kv = cache_, .page_table = model_.page_table(), .paths = paths, .count = trees});
-  backend_.gather_rows({.in = model_.hidden(),
-                        .index = last_rows,
-                        .out = states_.as<float>(),
-                        .rows = trees,
-                        .width = model_.config().hidden_size});
-}
-
-drafter::Accepted Engine::accepted_of(const SampledSequence& sampled,
-                                      const kernels::AcceptedPath& path) const {
-  drafter::Accepted accepted;
-  accepted.nodes.assign(path.nodes, path.nodes + path.count);
-  for (const std::int32_t node : accepted.nodes) {
-    accepted.tokens.push_back(sampled.tree->nodes()[static_cast<std::size_t>(node)].token);
-  }
-  accepted.tokens.push_back(path.token);
-  return accepted;
-}
-
 // Appends what was accepted; the last token is sampled and not fed yet.
-void Engine::append_accepted(const SampledSequence& sampled, const drafter::Accepted& accepted,
+void Engine::append_accepted(Sequence& sequence, const drafter::Accepted& accepted,
                              std::vector<TokenEvent>& events) {
-  Sequence& sequence = *sampled.sequence;
   for (const std::int32_t token : accepted.tokens) {
     const EndReason reason = end_after(sequence, sequence.generated() + 1, token);
     if (token >= 0) sequence.tokens.push_back(token);
     events.push_back({sequence.request.uid, token, reason});
   }
   sequence.computed += static_cast<std::int32_t>(accepted.nodes.size());
-  sequence.hidden_row = static_cast<std::int32_t>(&sampled - batch_.sampled.data());
 }
 
 void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Accepted& accepted) {
@@ -239,44 +216,66 @@ void Engine::count_acceptance(const drafter::TokenTree& tree, const drafter::Acc
   stats_.saved_rows += tree.saved_rows;
 }
 
-// What the step came to, as soon as the device knows.
-std::vector<TokenEvent> Engine::record(const StepPlan& plan) {
-  paths_.resize(batch_.sampled.size());
-  backend_.download(paths_.data(), accepted_paths_.as<void>(),
-                    paths_.size() * sizeof(kernels::AcceptedPath));
-  DecisionHash decisions;
-  for (const PlannedRows& planned : plan.context) {
-    planned.sequence->computed += planned.rows;
-    stats_.context_rows += planned.rows;
-    decisions.add(planned.sequence->request.uid);
-    decisions.add(static_cast<std::uint64_t>(planned.rows));
+drafter::Accepted Engine::accepted_of(const drafter::TokenTree& tree,
+                                      const kernels::AcceptedPath& path) const {
+  drafter::Accepted accepted;
+  accepted.nodes.assign(path.nodes, path.nodes + path.count);
+  for (const std::int32_t node : accepted.nodes) {
+    accepted.tokens.push_back(tree.nodes()[static_cast<std::size_t>(node)].token);
   }
-  for (const PlannedRows& planned : plan.generation) {
-    planned.sequence->computed += planned.rows;
-    stats_.generation_rows += planned.rows;
+  accepted.tokens.push_back(path.token);
+  return accepted;
+}
+
+// The accepted path of each of the batch's sampled sequences, as soon as the device knows; their
+// trees, where it has made them.
+std::vector<kernels::AcceptedPath> Engine::read_results(LaidOutStep& step) {
+  hooks_.enter_phase(step.phase);
+  const std::byte* bytes = step.results->wait();
+  if (!step.draft.index.empty()) {
+    device_drafter_->read(step.draft, bytes, drafts_);
+    for (std::size_t i = 0; i < step.drafted.size(); ++i) {
+      std::swap(step.trees[step.drafted[i]], drafts_[i]);
+    }
+    bytes += step.draft.bytes;
   }
+  std::vector<kernels::AcceptedPath> paths(step.batch.sampled.size());
+  std::memcpy(paths.data(), bytes, paths.size() * sizeof(kernels::AcceptedPath));
+  return paths;
+}
+
+// What the oldest step under way came to.
+std::vector<TokenEvent> Engine::record() {
+  LaidOutStep& step = steps_[static_cast<std::size_t>(first_)];
+  const std::vector<kernels::AcceptedPath> paths = read_results(step);
+  first_ = 1 - first_;
+  --under_way_;
+  for (const PlannedRows& planned : step.plan.context) stats_.context_rows += planned.rows;
+  for (const PlannedRows& planned : step.plan.generation) stats_.generation_rows += planned.rows;
 
   std::vector<TokenEvent> events;
-  events.reserve(batch_.sampling.size());
-  for (std::size_t i = 0; i < paths_.size(); ++i) {
-    const SampledSequence& sampled = batch_.sampled[i];
-    const drafter::Accepted accepted = accepted_of(sampled, paths_[i]);
-    count_acceptance(*sampled.tree, accepted);
-    if (!sampled.tree->empty()) {
-      drafting_.drafter->learn(*sampled.tree, accepted, draft_sampling(*sampled.sequence));
-    }
-    append_accepted(sampled, accepted, events);
+  events.reserve(step.batch.sampling.size());
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    const SampledSequence& sampled = step.batch.sampled[i];
+    Sequence* sequence = scheduler_.find(sampled.uid);
+    if (sequence == nullptr) continue;  // it ended while this step was under way
+    const drafter::TokenTree& tree = step.tree_of(sampled);
+    const drafter::Accepted accepted = accepted_of(tree, paths[i]);
+    count_acceptance(tree, accepted);
+    if (!tree.empty()) drafting_.drafter->learn(tree, accepted, draft_sampling(*sequence));
+    sequence->awaited -= sampled.most_tokens;
+    append_accepted(*sequence, accepted, events);
   }
   for (const TokenEvent& event : events) {
-    decisions.add(event.uid);
-    decisions.add(static_cast<std::uint64_t>(static_cast<std::uint32_t>(event.token)));
+    step.decisions.add(event.uid);
+    step.decisions.add(static_cast<std::uint64_t>(static_cast<std::uint32_t>(event.token)));
     if (event.end != EndReason::kNone) scheduler_.remove(event.uid);
   }
   ++stats_.steps;
   stats_.sampled_tokens += static_cast<std::int64_t>(events.size());
   stats_.peak_pages =
       std::max(stats_.peak_pages, scheduler_.pages().size() - scheduler_.pages().free_pages());
-  last_decisions_ = decisions.value();
+  last_decisions_ = step.decisions.value();
   return events;
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -30,8 +31,8 @@ struct TokenEvent {
 };
 
 /// Where the time of all steps went, in seconds. What a GPU has been given to do the host waits for
-/// at the end of `draft` (for the trees) and in `accept` (for the tokens), which in a step that it
-/// repeats as a whole includes `forward` and `select`.
+/// in `accept`, which then includes all that the GPU did; in `draft` only where the host has to see
+/// the trees.
 struct PhaseTimes {
   double agree = 0;    // waiting for the other ranks' and the leader's word
   double plan = 0;     // scheduling and packing
@@ -43,6 +44,7 @@ struct PhaseTimes {
 
 struct EngineStats {
   std::int64_t steps = 0;
+  std::int64_t steps_ahead = 0;   // planned while the one before was under way
   std::int64_t context_rows = 0;  // prompt tokens fed, recomputed ones included
   std::int64_t generation_rows = 0;
   std::int64_t sampled_tokens = 0;
@@ -79,6 +81,28 @@ struct Drafting {
   std::function<void(const drafter::TokenTree&, std::span<std::int32_t>)> override_choices = {};
 };
 
+/// A step that has been laid out. On a device it may be under way while the next one is planned;
+/// requests that it samples for may have been removed when its results come.
+struct LaidOutStep {
+  StepPlan plan;
+  PackedBatch batch;
+  bool all_greedy = false;  // the batch's choices
+  DecisionHash decisions;
+  std::string_view phase;
+  /// Of the plan's generation rows. Where they are made on the device they come with the results.
+  std::vector<drafter::TokenTree> trees;
+  bool trees_on_device = false;
+  std::vector<std::size_t> drafted;            // the generation rows that a draft was asked for
+  drafter::DraftLayout draft;                  // where it was made on the device
+  std::unique_ptr<kernels::Readback> results;  // the draft, then AcceptedPath [sampled]
+
+  /// Empty for a prompt.
+  const drafter::TokenTree& tree_of(const SampledSequence& sampled) const {
+    static const drafter::TokenTree kNone;
+    return sampled.tree < 0 ? kNone : trees[static_cast<std::size_t>(sampled.tree)];
+  }
+};
+
 /// One rank's engine: runs requests in packed steps. All ranks of a replica construct it alike and
 /// call `step` in turn; only the leader's control counts.
 class Engine {
@@ -87,9 +111,10 @@ class Engine {
          const SchedulerLimits& limits, const kernels::KvPool& cache, EngineHooks hooks,
          Drafting drafting = {});
 
-  /// One step (runtime/engine/step.cc shows it whole). The events returned are this step's own;
-  /// they are known to be equal on all ranks once the next call returns. After a control with
-  /// `stop` the step is empty, and no other may follow.
+  /// One step (runtime/engine/step.cc shows it whole). The events returned are this step's own or,
+  /// where a device has been given it and the host goes on, those of the step before; they are
+  /// known to be equal on all ranks once the next call returns. After a control with `stop` the
+  /// step is empty, and no other may follow.
   std::vector<TokenEvent> step(const Control& control);
 
   bool idle() const { return scheduler_.running() == 0 && scheduler_.waiting() == 0; }
@@ -105,18 +130,32 @@ class Engine {
   void set_shape(const drafter::DraftShape& shape);
   drafter::DraftShape with_room(drafter::DraftShape shape) const;
   drafter::DraftShape next_shape();
-  void draft(const StepPlan& plan);
+  bool keeps_trees_on_device(const drafter::DraftShape& shape) const;
+  bool can_run_ahead(const drafter::DraftShape& shape) const;
+  LaidOutStep& next_step() { return steps_[static_cast<std::size_t>(first_ + under_way_) % 2]; }
+
+  std::vector<drafter::DraftRequest> draft_requests(LaidOutStep& step) const;
   kernels::SamplingRow draft_sampling(const Sequence& sequence) const;
-  void upload();
-  void run(kernels::FunctionRef<void()> ops);
-  const float* logits(const float* hidden);
-  void select(const float* logits);
-  void override_choices();
-  void accept();
-  drafter::Accepted accepted_of(const SampledSequence& sampled,
+  void lay_out(LaidOutStep& step, bool on_device);
+  std::vector<std::int32_t> plan_draft(LaidOutStep& step);
+  void draft(LaidOutStep& step);
+  void count_as_fed(LaidOutStep& step);
+
+  // What the device does (runtime/engine/step_ops.cc).
+  void upload(LaidOutStep& step);
+  void run(const LaidOutStep& step, kernels::FunctionRef<void()> ops);
+  void place_trees(const LaidOutStep& step);
+  const float* logits(const LaidOutStep& step, const float* hidden);
+  void select(const LaidOutStep& step, const float* logits);
+  void override_choices(const LaidOutStep& step);
+  void accept(const LaidOutStep& step);
+  void start_readback(LaidOutStep& step);
+
+  std::vector<TokenEvent> record();
+  std::vector<kernels::AcceptedPath> read_results(LaidOutStep& step);
+  drafter::Accepted accepted_of(const drafter::TokenTree& tree,
                                 const kernels::AcceptedPath& path) const;
-  std::vector<TokenEvent> record(const StepPlan& plan);
-  void append_accepted(const SampledSequence& sampled, const drafter::Accepted& accepted,
+  void append_accepted(Sequence& sequence, const drafter::Accepted& accepted,
                        std::vector<TokenEvent>& events);
   void count_acceptance(const drafter::TokenTree& tree, const drafter::Accepted& accepted);
   EndReason end_after(const Sequence& sequence, std::int32_t generated, std::int32_t token) const;
@@ -128,17 +167,20 @@ class Engine {
   Drafting drafting_;
   Scheduler scheduler_;
   kernels::KvPool cache_;
-  PackedBatch batch_;
-  bool all_greedy_ = false;                 // of the batch's choices
-  std::vector<drafter::TokenTree> trees_;   // of the plan's generation rows
+  drafter::DeviceDrafter* device_drafter_ = nullptr;  // null: the host sees trees before the step
+  bool may_run_ahead_ = false;
+  std::array<LaidOutStep, 2> steps_;  // those under way, from first_ on, then one that is not
+  int first_ = 0;
+  int under_way_ = 0;
   std::vector<drafter::TokenTree> drafts_;  // as the drafter gave them
-  std::vector<kernels::AcceptedPath> paths_;
   kernels::Buffer states_;    // [max_sequences, hidden]: of each sequence's last accepted row
+  kernels::Buffer heads_;     // SequenceHead [max_sequences]: where the last step left them
   kernels::Buffer sampling_;  // SamplingRow [R]
   kernels::Buffer tokens_;    // int32 [R]: chosen
   kernels::Buffer stop_tokens_;
   // Of the batch's sampled sequences, as kernels::AcceptPathsParams has them.
   kernels::Buffer accept_plans_, tree_tokens_, tree_parents_, accepted_paths_, last_rows_;
+  kernels::Buffer places_, resumes_;  // as PackedBatch has them
   std::uint64_t last_decisions_ = 0;
   bool stopped_ = false;
   EngineStats stats_;

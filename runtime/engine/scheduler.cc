@@ -39,7 +39,7 @@ void Scheduler::add(EngineRequest request) {
   waiting_.emplace(next_arrival_++, std::move(sequence));
 }
 
-const Sequence* Scheduler::find(std::uint64_t uid) const {
+Sequence* Scheduler::lookup(std::uint64_t uid) const {
   const auto arrival = arrival_of_.find(uid);
   if (arrival == arrival_of_.end()) return nullptr;
   const auto running = running_.find(arrival->second);
@@ -77,6 +77,8 @@ std::int32_t Scheduler::missing_pages(const Sequence& sequence, std::int32_t slo
 }
 
 void Scheduler::preempt(ByArrival::iterator victim) {
+  check(victim->second->awaited == 0, "request {} is preempted in the middle of a step",
+        victim->second->request.uid);
   free_pages(*victim->second);
   victim->second->computed = 0;
   victim->second->hidden_row = -1;
@@ -102,11 +104,11 @@ void Scheduler::plan_generation(StepPlan& plan, std::int32_t& row_budget) {
   // Oldest first, so that a preemption never takes what has already been planned.
   for (auto entry = running_.begin(); entry != running_.end();) {
     Sequence& sequence = *entry->second;
-    if (!sequence.in_generation()) {
+    if (!sequence.in_generation() || sequence.ends_for_sure()) {
       ++entry;
       continue;
     }
-    if (!reserve(entry->first, sequence, sequence.length())) {
+    if (!reserve(entry->first, sequence, sequence.longest())) {
       preempt(entry);  // it is the youngest itself
       break;
     }
@@ -164,14 +166,15 @@ void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, st
   const std::int32_t share = rows / static_cast<std::int32_t>(plan.generation.size());
   for (PlannedRows& planned : plan.generation) {
     Sequence& sequence = *planned.sequence;
-    planned.max_depth = sequence.request.max_new_tokens - sequence.generated() - 1;
+    const std::int32_t known = sequence.generated() + (sequence.awaited > 0 ? 1 : 0);
+    planned.max_depth = sequence.request.max_new_tokens - known - 1;
     // The last row of a prompt's last chunk looks like generation, but has no state to draft from.
     const bool may_draft = shape.depth > 0 && planned.max_depth > 0 && sequence.hidden_row >= 0 &&
                            sequence.request.speculative;
     std::int32_t nodes = may_draft ? share : 0;
-    while (missing_pages(sequence, sequence.length() + nodes) > pages_.free_pages()) --nodes;
+    while (missing_pages(sequence, sequence.longest() + nodes) > pages_.free_pages()) --nodes;
     if (nodes == 0) continue;
-    const std::int32_t missing = missing_pages(sequence, sequence.length() + nodes);
+    const std::int32_t missing = missing_pages(sequence, sequence.longest() + nodes);
     for (std::int32_t i = 0; i < missing; ++i) sequence.pages.push_back(pages_.acquire());
     planned.draft = shape;
     planned.draft.max_nodes = nodes;
@@ -180,11 +183,25 @@ void Scheduler::plan_drafts(StepPlan& plan, const drafter::DraftShape& shape, st
 
 // Gives back what the last step's tree held beyond the sequence itself.
 void Scheduler::trim_pages(Sequence& sequence) {
-  const auto needed = static_cast<std::size_t>(pages_for(sequence.length()));
+  const auto needed = static_cast<std::size_t>(pages_for(sequence.longest()));
   while (sequence.pages.size() > needed) {
     pages_.release(sequence.pages.back());
     sequence.pages.pop_back();
   }
+}
+
+bool Scheduler::can_plan_ahead() const {
+  std::int32_t free = pages_.free_pages();
+  bool goes_on = false;
+  for (const auto& [arrival, sequence] : running_) {
+    if (!sequence->in_generation()) return false;
+    free += static_cast<std::int32_t>(sequence->pages.size()) - pages_for(sequence->longest());
+    goes_on = goes_on || !sequence->ends_for_sure();
+  }
+  if (!goes_on || free < 0) return false;
+  if (waiting_.empty() || std::ssize(running_) == limits_.max_sequences) return true;
+  const Sequence& oldest = *waiting_.begin()->second;
+  return missing_pages(oldest, oldest.length()) > free;
 }
 
 StepPlan Scheduler::plan(const drafter::DraftShape& shape) {

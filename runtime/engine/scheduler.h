@@ -67,8 +67,14 @@ class Scheduler {
   /// as far as there is room, and planned.draft says what a tree may have.
   StepPlan plan(const drafter::DraftShape& shape = {});
 
+  /// Whether a step can be planned while it is not known what the one before gives the sequences it
+  /// samples for (Sequence::awaited): all that runs is in generation, nobody can be admitted, and
+  /// there are pages for whatever comes.
+  bool can_plan_ahead() const;
+
   /// Null if it has ended, or was never added.
-  const Sequence* find(std::uint64_t uid) const;
+  const Sequence* find(std::uint64_t uid) const { return lookup(uid); }
+  Sequence* find(std::uint64_t uid) { return lookup(uid); }
   std::size_t running() const { return running_.size(); }
   /// Of the running ones, those past their prompts.
   std::int32_t generating() const;
@@ -80,6 +86,7 @@ class Scheduler {
  private:
   using ByArrival = std::map<std::uint64_t, std::unique_ptr<Sequence>>;
 
+  Sequence* lookup(std::uint64_t uid) const;
   std::int32_t missing_pages(const Sequence& sequence, std::int32_t slots) const;
   bool reserve(std::uint64_t arrival, Sequence& sequence, std::int32_t slots);
   void preempt(ByArrival::iterator victim);

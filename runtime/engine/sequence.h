@@ -35,6 +35,9 @@ struct Sequence {
   /// Where the hidden state of the row that gave the last token stands among those that the engine
   /// keeps; -1: none (before the first token, or after preemption).
   std::int32_t hidden_row = -1;
+  /// Tokens that a step under way gives it at most; 0: it is in none, or that samples nothing for
+  /// it. Then `tokens` are those before that step, all of them `computed`.
+  std::int32_t awaited = 0;
 
   std::int32_t length() const { return static_cast<std::int32_t>(tokens.size()); }
   std::int32_t pending() const { return length() - computed; }
@@ -42,7 +45,11 @@ struct Sequence {
     return length() - static_cast<std::int32_t>(request.prompt.size());
   }
   /// One row to feed, after the prompt: plain decoding.
-  bool in_generation() const { return pending() == 1 && computed > 0; }
+  bool in_generation() const { return computed > 0 && pending() == (awaited > 0 ? 0 : 1); }
+  /// Its length when the step under way has ended, at most.
+  std::int32_t longest() const { return length() + awaited; }
+  /// That step gives it its last token, whatever it finds.
+  bool ends_for_sure() const { return awaited > 0 && generated() + 1 >= request.max_new_tokens; }
 
   /// How the token after the last known one (`depth` 0), or after a tree node of that depth, is
   /// chosen.

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "runtime/engine/engine.h"
 
 namespace paceline::runtime {
@@ -21,43 +23,55 @@ class PhaseClock {
 // The whole algorithm: agree on what came in; plan; guess a tree of next tokens for every request
 // in generation; feed prompt chunks, last tokens and trees as one packed batch; choose a token at
 // every node; accept the path on which the guesses equal the choices. Without a drafter the trees
-// are empty, and this is autoregressive decoding. A device does what is inside of `run` on its own;
-// the host waits for it in `record`, and in `draft` for the trees.
+// are empty, and this is autoregressive decoding. A device does what is inside of `run` on its own,
+// and the next step is planned meanwhile, for whatever this one comes to; where that cannot be, the
+// host first waits for it.
 std::vector<TokenEvent> Engine::step(const Control& mine) {
   PhaseClock clock;
   hooks_.enter_phase("wait");
-  const Control control = agreement_.exchange(mine, last_decisions_);
+  const Control control = agreement_.exchange(mine, std::exchange(last_decisions_, 0));
   clock.lap(stats_.time.agree);
 
   apply(control);
   if (stopped_) return {};
-  const StepPlan plan = scheduler_.plan(next_shape());
-  if (plan.empty()) {
-    last_decisions_ = 0;
-    return {};
+  const drafter::DraftShape shape = next_shape();
+  std::vector<TokenEvent> events;
+  if (under_way_ > 0 && !can_run_ahead(shape)) {
+    events = record();
+    clock.lap(stats_.time.accept);
+    if (!keeps_trees_on_device(shape)) return events;  // no call returns two steps' events
   }
+
+  const bool on_device = keeps_trees_on_device(shape);
+  LaidOutStep& step = next_step();
+  step.plan = scheduler_.plan(shape);
+  if (step.plan.empty()) return events;
   clock.lap(stats_.time.plan);
 
   hooks_.enter_phase("draft");
-  draft(plan);
+  lay_out(step, on_device);
   clock.lap(stats_.time.draft);
 
-  hooks_.enter_phase(plan.context.empty() ? "decode" : "prefill");
-  pack(plan, trees_, batch_);
-  upload();
-  run([&] {
-    const float* hidden = model_.compute(batch_, cache_);
-    const float* logits = this->logits(hidden);
+  step.phase = step.plan.context.empty() ? "decode" : "prefill";
+  hooks_.enter_phase(step.phase);
+  upload(step);
+  run(step, [&] {
+    place_trees(step);
+    const float* hidden = model_.compute(step.batch, cache_);
+    const float* logits = this->logits(step, hidden);
     clock.lap(stats_.time.forward);
-    select(logits);
+    select(step, logits);
     clock.lap(stats_.time.select);
-    if (!drafting_.override_choices) accept();
+    if (!drafting_.override_choices) accept(step);
   });
   if (drafting_.override_choices) {
-    override_choices();
-    accept();
+    override_choices(step);
+    accept(step);
   }
-  std::vector<TokenEvent> events = record(plan);
+  start_readback(step);
+  count_as_fed(step);
+  if (under_way_ == 2) ++stats_.steps_ahead;
+  if (under_way_ == 2 || !step.trees_on_device) events = record();
   clock.lap(stats_.time.accept);
   return events;
 }

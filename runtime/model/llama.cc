@@ -140,6 +140,13 @@ void LlamaModel::upload(const PackedBatch& batch) {
   page_table_ = {batch_.page_table.as<std::int32_t>(), batch.page_stride};
 }
 
+kernels::BatchArrays LlamaModel::device_batch() const {
+  return {.tokens = batch_.tokens.as<std::int32_t>(),
+          .positions = batch_.positions.as<std::int32_t>(),
+          .rows_at = batch_.rows.as<kernels::RowPlace>(),
+          .ancestors = batch_.ancestors.as<std::int32_t>()};
+}
+
 parallel::RmsNorm LlamaModel::norm(const Buffer& weight) const {
   return {weight.as<float>(), static_cast<float>(config_.rms_norm_eps)};
 }

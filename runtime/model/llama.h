@@ -53,6 +53,8 @@ class LlamaModel {
 
   /// The last batch's, on the device.
   const kernels::PageTable& page_table() const { return page_table_; }
+  /// Its arrays there, as far as they are the model's.
+  kernels::BatchArrays device_batch() const;
   /// Rows of the input embedding: tokens [rows] and out [rows, hidden] are device memory.
   void embed(const std::int32_t* tokens, float* out, std::int64_t rows);
 

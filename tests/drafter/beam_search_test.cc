@@ -40,7 +40,7 @@ std::vector<Searched> run(kernels::Backend& backend, const std::vector<Model>& m
   DrafterConfig config;
   config.vocab_size = 1 << 20;
   BeamSearches searches(config, backend);
-  searches.plan(requests);
+  const DraftLayout layout = searches.plan(requests);
   std::vector<Searched> results(requests.size());
   std::vector<Tokens> paths;  // of the rows before
   if (!searches.empty()) searches.start();
@@ -69,7 +69,8 @@ std::vector<Searched> run(kernels::Backend& backend, const std::vector<Model>& m
   }
   if (!searches.empty()) searches.merge();
   std::vector<TokenTree> trees;
-  const BeamSearches::Found found = searches.fetch(trees);
+  const BeamSearches::Found found =
+      BeamSearches::read(layout, static_cast<const std::byte*>(searches.found().device), trees);
   for (std::size_t i = 0; i < results.size(); ++i) {
     results[i].tree = trees[i];
     results[i].found = found;

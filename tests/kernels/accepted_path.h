@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/params.h"
+#include "kernels/drafting_params.h"
 
 namespace paceline::kernels {
 

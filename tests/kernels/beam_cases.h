@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/params.h"
+#include "kernels/drafting_params.h"
 
 namespace paceline::kernels {
 

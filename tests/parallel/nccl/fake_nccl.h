@@ -24,8 +24,10 @@ class FakeNcclNetwork {
  public:
   /// `copy` moves bytes between devices' memories, or one and the host's.
   using Copy = std::function<void(void* to, const void* from, std::size_t bytes)>;
-  explicit FakeNcclNetwork(int size, Copy copy = std::memcpy)
-      : size_(size), copy_(std::move(copy)), groups_(size) {}
+  /// `catch_up` brings the calling rank's stream to its end.
+  explicit FakeNcclNetwork(
+      int size, Copy copy = std::memcpy, std::function<void()> catch_up = [] {})
+      : size_(size), copy_(std::move(copy)), catch_up_(std::move(catch_up)), groups_(size) {}
 
   /// One rank's calls. The network must outlive them.
   std::unique_ptr<NcclCalls> calls();
@@ -86,6 +88,7 @@ class FakeNcclNetwork {
 
   int size_;
   Copy copy_;
+  std::function<void()> catch_up_;
   std::vector<std::vector<NcclOperation>> groups_;  // of each rank, under way
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -157,6 +160,7 @@ class FakeNcclNetwork::Rank final : public NcclCalls {
 inline std::unique_ptr<NcclCalls> FakeNcclNetwork::calls() { return std::make_unique<Rank>(*this); }
 
 inline void FakeNcclNetwork::run(int rank, std::span<const NcclOperation> group) {
+  catch_up_();
   groups_[rank].assign(group.begin(), group.end());
   meet();  // all sources are written, and known
   std::vector<int> received(size_);

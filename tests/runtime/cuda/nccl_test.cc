@@ -7,6 +7,7 @@
 #include "tests/parallel/nccl/nccl_ranks.h"
 #include "tests/runtime/cuda/few_requests.h"
 #include "tests/support/simt/memory.h"
+#include "tests/support/simt/stream.h"
 
 namespace paceline::runtime {
 namespace {
@@ -16,10 +17,11 @@ TEST(CudaEngine, RanksThatExchangeByNcclGiveTheSameAnswers) {
   const auto single = parallel::make_single();
   const auto cpu = kernels::make_cpu_backend({});
   const Answers expected = answers_of(*cpu, *single, {});
-  parallel::FakeNcclNetwork network(3, [](void* to, const void* from, std::size_t bytes) {
+  const auto copy = [](void* to, const void* from, std::size_t bytes) {
     const simt::HostAccess access;
     std::memcpy(to, from, bytes);
-  });
+  };
+  parallel::FakeNcclNetwork network(3, copy, simt::finish_streams);
   parallel::run_nccl_ranks(network, 3, parallel::AllReduce::kCanonical,
                            [&](parallel::Communicator& communicator) {
                              const auto backend = kernels::make_cuda_backend({});

@@ -2,47 +2,50 @@
 
 #include "drafter/recurrent_drafter.h"
 #include "kernels/cuda/backend.h"
-#include "runtime/drafting/model_embedding.h"
-#include "tests/drafter/random_head.h"
+#include "tests/runtime/cuda/drafting_rank.h"
 #include "tests/runtime/cuda/few_requests.h"
 #include "tests/support/simt/memory.h"
 
 namespace paceline::runtime {
 namespace {
 
-struct Copies {
-  std::int64_t to_host = 0;
+struct Waits {
+  std::int64_t waits = 0;
   EngineStats stats;
 };
 
-Copies copies_of(FixtureRank& rank) {
-  const std::int64_t before = simt::copies_to_host();
-  run_to_end(rank.engine(), few_requests());
-  return {simt::copies_to_host() - before, rank.engine().stats()};
+Waits waits_of(Engine& engine) {
+  run_to_end(engine, few_requests());  // now nothing is allocated any more
+  const std::int64_t before = simt::host_waits();
+  const std::int64_t steps = engine.stats().steps;
+  std::vector<EngineRequest> again = few_requests();
+  for (EngineRequest& request : again) request.uid += 100;
+  run_to_end(engine, again);
+  Waits waits{simt::host_waits() - before, engine.stats()};
+  waits.stats.steps -= steps;
+  return waits;
 }
 
-// The host is told what a step accepted, and what it drafted; greedy or sampled, however deep the
-// drafts.
-TEST(CudaRoundTrips, AStepHasOneAndItsDraftAnother) {
+// The host is told what a step came to, and what it drafted, in one; greedy or sampled, however
+// deep the drafts. A step whose requests have all ended it does not ask for.
+TEST(CudaRoundTrips, AStepHasOneWithItsDraft) {
   const auto single = parallel::make_single();
   const auto backend = kernels::make_cuda_backend({});
   FixtureRank plain("llama_int4", {.limits = kAmple}, *backend, *single);
-  const Copies without = copies_of(plain);
-  EXPECT_GT(without.to_host, 0);
-  EXPECT_LE(without.to_host, without.stats.steps);
+  const Waits without = waits_of(plain.engine());
+  EXPECT_GT(without.stats.steps, 8);
+  EXPECT_EQ(without.waits, without.stats.steps);
 
-  drafter::DrafterConfig config;
-  config.vocab_size = plain.config().vocab_size;
-  config.hidden_size = config.exit_dim = plain.config().hidden_size;
-  config.rnn = true;
-  ModelEmbedding embedding(plain.model());
-  drafter::RecurrentDrafter drafter(config, drafter::RandomWeights(), embedding, *backend);
-  FixtureRank drafting("llama_int4", {.limits = kAmple}, *backend, *single,
-                       {.drafter = &drafter, .shape = {3, 5, 0}});
-  const Copies with = copies_of(drafting);
+  DraftingRank drafting({3, 3, 0}, *backend, *single);
+  const Waits with = waits_of(drafting.engine());
   EXPECT_GT(with.stats.tree_rows, 0);
-  EXPECT_GT(with.to_host, with.stats.steps);
-  EXPECT_LE(with.to_host, 2 * with.stats.steps);
+  EXPECT_EQ(with.waits, with.stats.steps);
+
+  // More rows than cost nothing: the host looks at the trees first, to leave idle ones out.
+  DraftingRank wide({8, 3, 0}, *backend, *single);
+  const Waits more = waits_of(wide.engine());
+  EXPECT_GT(more.waits, more.stats.steps);
+  EXPECT_LE(more.waits, 2 * more.stats.steps);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "kernels/api.h"
 #include "kernels/core/error.h"
 #include "runtime/engine/packed_batch.h"
 
@@ -217,6 +218,152 @@ TEST(PackedBatch, PutsTreesBehindTheirSequences) {
   EXPECT_EQ(batch.sampled_rows, (std::vector<std::int32_t>{0, 1, 2, 3}));
   EXPECT_EQ(batch.sampling[0].index, 9u);
   EXPECT_EQ(batch.sampling[3].index, 11u);
+}
+
+/// As the engine does while a step is under way.
+void start(const StepPlan& plan) {
+  for (const auto* group : {&plan.context, &plan.generation}) {
+    for (const PlannedRows& planned : *group) {
+      Sequence& sequence = *planned.sequence;
+      sequence.computed += planned.rows;
+      if (!planned.samples) continue;
+      sequence.awaited += 1 + (planned.draft.max_nodes > 0 ? planned.draft.depth : 0);
+      sequence.hidden_row = 0;
+    }
+  }
+}
+
+// The example in packed_batch.h again: the device, which has the tree, lays out what the host
+// would; of four rows reserved for it one repeats the root.
+TEST(PackedBatch, IsFinishedOnTheDeviceAsTheHostWould) {
+  Scheduler scheduler(
+      {.max_sequences = 2, .max_rows = 16, .page_size = 16, .num_pages = 4, .max_sampled = 8});
+  scheduler.add(request(1, 4, 20));
+  for (int i = 0; i < 4; ++i) step(scheduler);
+  start(scheduler.plan());  // under way; it will give the ninth token, 7
+  ASSERT_TRUE(scheduler.can_plan_ahead());
+  StepPlan plan = scheduler.plan({.width = 2, .depth = 2, .max_nodes = 4});
+  PackedBatch ahead;
+  pack_for_device(plan, std::vector<std::int32_t>{0}, ahead);
+  ASSERT_EQ(ahead.resumes.size(), 1u);
+
+  const std::vector<kernels::PathNode> nodes = {
+      {50, -1, 1, 0, 0}, {51, 0, 2, 0, 0}, {52, 0, 2, 0, 0}};
+  const kernels::PathTree tree{.nodes = 3};
+  const kernels::SequenceHead head{.length = 9, .token = 7, .most_tokens = 15};
+  kernels::BeamPlan search;
+  const kernels::BatchArrays arrays{ahead.tokens.data(),       ahead.positions.data(),
+                                    ahead.rows.data(),         ahead.ancestors.data(),
+                                    ahead.sampling.data(),     ahead.tree_tokens.data(),
+                                    ahead.tree_parents.data(), ahead.accept.data()};
+  const auto backend = kernels::make_reference_backend();
+  backend->resume_sequences({ahead.resumes.data(), &head, arrays, &search, 1});
+  backend->place_trees({ahead.places.data(), &tree, nodes.data(), 3, arrays, 1});
+
+  Sequence& sequence = *plan.generation[0].sequence;
+  sequence.awaited = 0;
+  sequence.tokens.push_back(7);
+  std::vector<drafter::TokenTree> trees(1);
+  trees[0].add(-1, 50, 0, 0);
+  trees[0].add(0, 51, 0, 0);
+  trees[0].add(0, 52, 0, 0);
+  PackedBatch expected;
+  pack(plan, trees, expected);
+  EXPECT_EQ(ahead.tokens, (std::vector<std::int32_t>{7, 50, 51, 52, 7}));
+  ASSERT_EQ(expected.tokens.size(), 4u);
+  for (std::size_t row = 0; row < 5; ++row) {
+    const std::size_t same = row < 4 ? row : 0;
+    EXPECT_EQ(ahead.tokens[row], expected.tokens[same]);
+    EXPECT_EQ(ahead.positions[row], expected.positions[same]);
+    const kernels::RowPlace &mine = ahead.rows[row], &theirs = expected.rows[same];
+    EXPECT_EQ(mine.position, theirs.position);
+    EXPECT_EQ(mine.slot, theirs.slot);
+    EXPECT_EQ(mine.base, theirs.base);
+    for (std::int32_t i = 0; i <= mine.position - mine.base; ++i) {
+      EXPECT_EQ(ahead.ancestors[static_cast<std::size_t>(mine.first_ancestor + i)],
+                expected.ancestors[static_cast<std::size_t>(theirs.first_ancestor + i)]);
+    }
+    EXPECT_EQ(ahead.sampled_rows[row], static_cast<std::int32_t>(row));
+    EXPECT_EQ(ahead.sampling[row].index, expected.sampling[same].index);
+    if (row == 0 || row == 4) continue;
+    EXPECT_EQ(ahead.tree_tokens[row], expected.tree_tokens[row]);
+    EXPECT_EQ(ahead.tree_parents[row], expected.tree_parents[row]);
+  }
+  EXPECT_EQ(ahead.accept[0].nodes, 3);
+  EXPECT_EQ(ahead.accept[0].first_slot, expected.accept[0].first_slot);
+  EXPECT_EQ(ahead.accept[0].most_tokens, expected.accept[0].most_tokens);
+  EXPECT_EQ(ahead.page_table, expected.page_table);
+  EXPECT_EQ(search.root, 7);
+  EXPECT_EQ(search.sampling.index, 9u);
+}
+
+TEST(PackedBatch, RoomForTreesTakesTheRowsThatRoundingAdds) {
+  Scheduler scheduler(
+      {.max_sequences = 2, .max_rows = 64, .page_size = 16, .num_pages = 8, .max_sampled = 64});
+  scheduler.add(request(1, 4, 20));
+  step(scheduler);
+  const StepPlan plan = scheduler.plan({.width = 8, .depth = 2, .max_nodes = 16});
+  PackedBatch batch;
+  pack_for_device(plan, std::vector<std::int32_t>{0}, batch);
+  EXPECT_EQ(batch.size(), 17);
+  EXPECT_EQ(batch.places[0].rows, 16);
+  pad(batch, 64, 64);
+  EXPECT_EQ(batch.size(), 18);
+  EXPECT_EQ(batch.places[0].rows, 17);
+  EXPECT_EQ(batch.places[0].sampled_rows, 17);
+}
+
+TEST(Scheduler, PlansAheadWhatCannotTurnOutOtherwise) {
+  const drafter::DraftShape shape{.width = 2, .depth = 3, .max_nodes = 6};
+  Scheduler scheduler(
+      {.max_sequences = 2, .max_rows = 32, .page_size = 16, .num_pages = 4, .max_sampled = 32});
+  scheduler.add(request(1, 10, 9));
+  scheduler.add(request(2, 12, 4));
+  start(scheduler.plan(shape));
+  // Both prompts are fed: both are in generation, with a token to come.
+  ASSERT_TRUE(scheduler.can_plan_ahead());
+  const StepPlan ahead = scheduler.plan(shape);
+  EXPECT_EQ(text(ahead), "| 1:1* 2:1*");
+  // A page has 16 slots; the first may have 11 tokens then, and 6 nodes behind them.
+  EXPECT_EQ(ahead.generation[0].sequence->pages.size(), 2u);
+  EXPECT_EQ(ahead.generation[0].max_depth, 7);
+  EXPECT_EQ(ahead.generation[1].max_depth, 2);
+  start(ahead);
+  // The first of these steps gave a token each.
+  for (const PlannedRows& planned : ahead.generation) {
+    planned.sequence->tokens.push_back(7);
+    planned.sequence->awaited -= 1;
+  }
+  // All four pages may be needed: 11 + 4 and 13 + 4 tokens.
+  EXPECT_TRUE(scheduler.can_plan_ahead());
+  // A third request would be admitted only if one were to end.
+  scheduler.add(request(3, 4));
+  EXPECT_TRUE(scheduler.can_plan_ahead());
+  scheduler.remove(2);
+  EXPECT_FALSE(scheduler.can_plan_ahead());
+}
+
+TEST(Scheduler, WaitsForTheStepUnderWayWhereTheNextHangsOnIt) {
+  // A prompt in chunks.
+  Scheduler prompt({.max_sequences = 2, .max_rows = 8, .page_size = 16, .num_pages = 4});
+  prompt.add(request(1, 12));
+  start(prompt.plan());
+  EXPECT_FALSE(prompt.can_plan_ahead());
+  // The step under way gives the last token.
+  Scheduler last({.max_sequences = 2, .max_rows = 16, .page_size = 16, .num_pages = 4});
+  last.add(request(1, 12, 1));
+  last.add(request(2, 3, 8));
+  start(last.plan());
+  ASSERT_TRUE(last.can_plan_ahead());
+  EXPECT_EQ(text(last.plan()), "| 2:1*");
+  last.remove(2);
+  EXPECT_FALSE(last.can_plan_ahead());
+  // No page is left for the slot after 16, which somebody has to give up.
+  Scheduler pages({.max_sequences = 2, .max_rows = 64, .page_size = 16, .num_pages = 3});
+  pages.add(request(1, 16, 20));
+  pages.add(request(2, 16, 20));
+  start(pages.plan());
+  EXPECT_FALSE(pages.can_plan_ahead());
 }
 
 TEST(Scheduler, DraftsTakeOnlyWhatIsLeft) {

@@ -83,9 +83,9 @@ void free(void* memory) {
 std::size_t free_memory() { return arena().free_bytes(); }
 std::size_t total_memory() { return kArenaBytes; }
 
-std::atomic<std::int64_t>& copies_to_host() {
-  static std::atomic<std::int64_t> copies = 0;
-  return copies;
+std::atomic<std::int64_t>& host_waits() {
+  static std::atomic<std::int64_t> waits = 0;
+  return waits;
 }
 
 HostAccess::HostAccess() { arena().open(); }

@@ -16,8 +16,8 @@ std::size_t total_memory();
 /// Throws an Error unless `memory` came from allocate and has not been freed, or is nullptr.
 void free(void* memory);
 
-/// How often something was copied to the host: a program waits for the device there.
-std::atomic<std::int64_t>& copies_to_host();
+/// How often the host waited for a stream, an event, or a copy to memory that is not pinned.
+std::atomic<std::int64_t>& host_waits();
 
 /// While one lives, device memory can be touched: when kernels run, and in copies.
 class HostAccess {

@@ -276,6 +276,7 @@ inline bool simt_records(cudaStream_t stream) {
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
+  ++paceline::simt::host_waits();
   if (stream != nullptr) paceline::simt::finish(*stream);
   return cudaSuccess;
 }
@@ -287,6 +288,7 @@ inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++paceline::simt::host_waits();
   paceline::simt::reach(*event);
   return cudaSuccess;
 }
@@ -367,16 +369,16 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes,
   return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-/// From pinned memory late. From other host memory what stands there now; to such, done on return.
+/// From and to pinned memory late. From other host memory what stands there now; to such, done on
+/// return.
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes,
                                    cudaMemcpyKind kind, cudaStream_t stream) {
   if (simt_records(stream)) return cudaErrorStreamCaptureUnsupported;
-  if (kind == cudaMemcpyDeviceToHost) ++paceline::simt::copies_to_host();
   const auto copy = [=](const void* source) {
     const paceline::simt::HostAccess access;
     std::memmove(to, source, bytes);
   };
-  if (kind == cudaMemcpyHostToDevice && paceline::simt::is_pinned(from)) {
+  if (paceline::simt::is_pinned(kind == cudaMemcpyDeviceToHost ? to : from)) {
     paceline::simt::put_late(stream, [=] { copy(from); });
   } else if (kind == cudaMemcpyHostToDevice && stream != nullptr && !stream->waiting.empty()) {
     const auto* bytes_now = static_cast<const std::byte*>(from);
@@ -384,6 +386,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
         stream, [copy, now = std::vector(bytes_now, bytes_now + bytes)] { copy(now.data()); });
   } else {
     paceline::simt::put(stream, [=] { copy(from); });
+    if (kind == cudaMemcpyDeviceToHost) ++paceline::simt::host_waits();
     if (kind == cudaMemcpyDeviceToHost && stream != nullptr) paceline::simt::finish(*stream);
   }
   return cudaSuccess;
