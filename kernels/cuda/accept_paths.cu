@@ -3,6 +3,7 @@
 
 #include "kernels/core/accept.h"
 #include "kernels/cuda/block.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
@@ -12,6 +13,7 @@ namespace {
 // A warp for each tree. Its threads look for the next node together and know the same of the path.
 __global__ void __launch_bounds__(kWarpThreads)
     accept_paths_kernel(const AcceptPathsParams params) {
+  join_stream();
   const AcceptPlan& plan = params.plans[blockIdx.x];
   AcceptedPath& path = params.paths[blockIdx.x];
   std::int32_t row = plan.first;

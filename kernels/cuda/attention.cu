@@ -288,6 +288,7 @@ template <KvFormat kFormat, int kPerThread>
 __global__ void __launch_bounds__(kThreads)
     attention_kernel(const AttentionParams params, const HeadGroups groups, int element_threads,
                      int chunks, float* states, int segments) {
+  join_stream();
   auto& shared = *dynamic_shared<Shared>();
   const int parts = states != nullptr ? segments : 1;
   const auto segment = static_cast<int>(blockIdx.x % static_cast<unsigned>(parts));
@@ -362,6 +363,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A thread for each element of the output.
 __global__ void merge_kernel(const AttentionParams params, const float* states, int segments) {
+  join_stream();
   const int dim = params.kv.head_dim;
   for (std::int64_t e = first_element(); e < params.rows * params.num_heads * dim;
        e += element_step()) {

@@ -7,6 +7,7 @@
 #include "kernels/core/exact_math.h"
 #include "kernels/core/sampling.h"
 #include "kernels/cuda/block.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
@@ -24,6 +25,7 @@ struct Add {
 
 // One block; a thread lays out a search's rows.
 __global__ void __launch_bounds__(kPlaceThreads) place_beams_kernel(const PlaceBeamsParams params) {
+  join_stream();
   std::int64_t placed = 0;
   for (std::int64_t base = 0; base < params.searches; base += blockDim.x) {
     const std::int64_t search = base + threadIdx.x;
@@ -90,6 +92,7 @@ __device__ double chance_of(const Beam* beams, int count) {
 // that go before it.
 __global__ void __launch_bounds__(kExtendThreads)
     extend_beams_kernel(const ExtendBeamsParams params) {
+  join_stream();
   __shared__ double scores[kMaxBeams * kMaxTopLogProbs];
   const BeamPlan& plan = params.plans[blockIdx.x];
   BeamState& state = params.states[blockIdx.x];
@@ -228,6 +231,7 @@ class Nodes {
 
 // A block for each search.
 __global__ void __launch_bounds__(kMergeThreads) merge_beams_kernel(const MergeBeamsParams params) {
+  join_stream();
   __shared__ std::int32_t node_of[kMaxPathLength * kMaxBeams];
   const std::int64_t search = blockIdx.x;
   const BeamPlan& plan = params.plans[search];

@@ -5,6 +5,7 @@
 #include "kernels/core/half.h"
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
@@ -53,6 +54,7 @@ __device__ float decode(const DeviceMatrixView& matrix, std::int64_t row, std::i
 
 __global__ void embed_kernel(const DeviceMatrixView table, const std::int32_t* tokens,
                              std::int32_t first_token, float* out, std::int64_t rows) {
+  join_stream();
   for (std::int64_t i = first_element(); i < rows * table.cols; i += element_step()) {
     const std::int64_t row = std::int64_t{tokens[i / table.cols]} - first_token;
     const bool inside = row >= 0 && row < table.rows;

@@ -38,6 +38,34 @@ __device__ inline T* dynamic_shared() {
 #endif
 }
 
+// A kernel may begin while those before it on its stream still run: launch() asks for that where
+// the GPU can (sm_90 on; programmatic dependent launch), so that what it does before it needs their
+// results is done by then. Every thread of every kernel calls await_stream(), or join_stream()
+// first of all; before that it reads nothing but weights, and writes nothing.
+
+/// Until all that was put on the stream before has been done and can be read. Its own end so
+/// implies theirs. Not to be left out by a thread that has nothing to do.
+__device__ inline void await_stream() {
+#if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#elif !defined(__CUDACC__)
+  simt_await_stream();
+#endif
+}
+
+/// From now on, or when all blocks have said so, what comes next on the stream may begin. Kernels
+/// that write weights never say so.
+__device__ inline void let_next_begin() {
+#if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ inline void join_stream() {
+  let_next_begin();
+  await_stream();
+}
+
 /// fp16_to_fp32 of kernels/core/half.h as one instruction; exact on both sides.
 __device__ inline float widen_fp16(std::uint16_t value) {
 #if defined(__CUDACC__)

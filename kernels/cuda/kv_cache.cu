@@ -10,6 +10,7 @@
 #include "kernels/core/quantize.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
@@ -29,6 +30,7 @@ __device__ void store(const KvPool& pool, std::int64_t at, float value) {
 // A thread for each pair of elements that a rotation mixes, of each head and row. What kInt8 stores
 // depends on a whole key or value, and is left to the next kernel.
 __global__ void rope_append_kernel(const RopeAppendParams params) {
+  join_stream();
   const KvPool& kv = params.kv;
   const int half = kv.head_dim / 2;
   const int heads = params.num_heads + 2 * kv.num_heads;
@@ -65,6 +67,7 @@ __global__ void rope_append_kernel(const RopeAppendParams params) {
 
 // A warp for each key and value that rope_append_kernel has left in qkv.
 __global__ void __launch_bounds__(kWarpThreads) store_int8_kernel(const RopeAppendParams params) {
+  join_stream();
   const KvPool& kv = params.kv;
   const std::int64_t row = blockIdx.x / static_cast<unsigned>(2 * kv.num_heads);
   const int h = static_cast<int>(blockIdx.x % static_cast<unsigned>(2 * kv.num_heads));
@@ -94,6 +97,7 @@ constexpr int kMoveThreads = 64;
 // overwrites an earlier one may have read.
 template <typename Element>
 __global__ void __launch_bounds__(kMoveThreads) compact_kv_kernel(const CompactKvParams params) {
+  join_stream();
   const KvPool& kv = params.kv;
   const int rows = kv.num_layers * 2 * kv.num_heads;
   const AcceptedPath& path = params.paths[blockIdx.x / static_cast<unsigned>(rows)];

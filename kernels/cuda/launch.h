@@ -24,6 +24,9 @@ void check_call(const char* call, cudaError_t status);
 /// Throws a FatalError that names the op unless `status` is cudaSuccess.
 void check_launch(const char* op, cudaError_t status);
 
+/// Whether kernels of the current device may begin while those before them run.
+bool overlaps_kernels();
+
 /// One-dimensional: every kernel computes from its number what a block works on.
 struct LaunchShape {
   std::int64_t blocks = 0;  // below 2^31; 0: there is nothing to do
@@ -31,6 +34,7 @@ struct LaunchShape {
   std::size_t shared_bytes = 0;
 };
 
+/// The kernel calls await_stream() (kernels/cuda/intrinsics.h).
 template <typename... Parameters, typename... Arguments>
 void launch(const char* op, const LaunchShape& shape, cudaStream_t stream,
             void (*kernel)(Parameters...), Arguments&&... arguments) {
@@ -40,6 +44,13 @@ void launch(const char* op, const LaunchShape& shape, cudaStream_t stream,
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  if (overlaps_kernels()) {
+    config.attrs = &early;
+    config.numAttrs = 1;
+  }
   check_launch(op, cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
 }
 

@@ -135,28 +135,43 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
   const int rows_at = warps_of_block() * Of::kPanelStride;
 
   AsyncCopies copies;
-  const auto copy_stage = [&](int stage) {
+  const auto steps_of = [&](int stage) {
+    return static_cast<int>(
+        std::min<std::int64_t>(Of::kSteps, segment.steps - std::int64_t{stage} * Of::kSteps));
+  };
+  const auto copy_weights = [&](int stage) {
+    if (!has_panel) return;
+    copy_by_warp(copies, stages + stage % Of::kCount * stage_bytes + weights_at,
+                 weights_from + std::int64_t{stage} * Of::kPanelStride,
+                 steps_of(stage) * Of::kWeightBytes);
+  };
+  const auto copy_rows = [&](int stage) {
     const std::int64_t first = std::int64_t{stage} * Of::kSteps;
-    const int steps = static_cast<int>(std::min<std::int64_t>(Of::kSteps, segment.steps - first));
+    const int steps = steps_of(stage);
     std::byte* to = stages + stage % Of::kCount * stage_bytes;
-    if (has_panel) {
-      copy_by_warp(copies, to + weights_at, weights_from + first * Of::kWeightBytes,
-                   steps * Of::kWeightBytes);
-    }
     for (int tile = warp_of_block(); tile < kTiles; tile += warps_of_block()) {
       copy_by_warp(copies, to + rows_at + tile * Of::kTileStride,
                    rows_from + tile * tile_bytes + first * Of::kTileBytes, steps * Of::kTileBytes);
     }
-    copies.commit();
   };
 
+  // The first weights are on their way before the activations have been laid out.
+  let_next_begin();
+  for (int stage = 0; stage < Of::kCount - 1; ++stage) copy_weights(stage);
+  await_stream();
+  for (int stage = 0; stage < Of::kCount - 1; ++stage) {
+    copy_rows(stage);
+    copies.commit();  // the first has all of these weights
+  }
+
   float own[kTiles][4] = {};
-  for (int stage = 0; stage < Of::kCount - 1; ++stage) copy_stage(stage);
   for (int stage = 0; stage * Of::kSteps < segment.steps; ++stage) {
     copies.wait<Of::kCount - 2>();
     // This stage has come for all, and all are done with the one before, whose place is free.
     __syncthreads();
-    copy_stage(stage + Of::kCount - 1);
+    copy_weights(stage + Of::kCount - 1);
+    copy_rows(stage + Of::kCount - 1);
+    copies.commit();
     if (!has_panel) continue;
     const std::byte* from = stages + stage % Of::kCount * stage_bytes;
     const auto add = [&](int step) {

@@ -133,6 +133,7 @@ constexpr int kElementThreads = 256;
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kElementThreads)
     lay_out_elements_kernel(const LayOut to, bool gated, int parts) {
+  join_stream();
   write_zeros(to);
   const std::int64_t row = blockIdx.x / parts;
   const std::int64_t cols = to.weight.cols;
@@ -190,6 +191,7 @@ constexpr int kMostNormThreads = 1024;
 template <WeightFormat kFormat>
 __global__ void __launch_bounds__(kMostNormThreads)
     lay_out_normed_kernel(const LayOut to, const NormStage stage) {
+  join_stream();
   write_zeros(to);
   const std::int64_t row = blockIdx.x;
   if (row >= to.rows) {

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/step_inputs.h"
 
@@ -69,6 +70,7 @@ template <WeightFormat kFormat>
 __global__ void lay_out_kernel(const DeviceMatrixView weight, const StoredRows in,
                                std::int64_t row_bytes, std::int64_t first_row, std::int64_t rows,
                                std::byte* steps, float* channel_scales) {
+  await_stream();
   using Of = Runs<kFormat>;
   const std::int64_t row_runs = std::int64_t{weight.panel_steps} * Of::kCount;
   const std::int64_t panels = (rows + kPanel - 1) / kPanel;

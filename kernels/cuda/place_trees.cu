@@ -3,6 +3,7 @@
 #include "kernels/core/tree_rows.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
@@ -12,6 +13,7 @@ namespace {
 constexpr int kPlaceThreads = 64;
 
 __global__ void resume_sequences_kernel(const ResumeSequencesParams params) {
+  join_stream();
   for (std::int64_t i = first_element(); i < params.count; i += element_step()) {
     resume_sequence(params, i);
   }
@@ -19,6 +21,7 @@ __global__ void resume_sequences_kernel(const ResumeSequencesParams params) {
 
 // A block for each place, a thread for each row.
 __global__ void __launch_bounds__(kPlaceThreads) place_trees_kernel(const PlaceTreesParams params) {
+  join_stream();
   const TreePlace& place = params.places[blockIdx.x];
   const PathTree tree = place.tree < 0 ? PathTree{} : params.trees[place.tree];
   const PathNode* nodes = place.tree < 0 ? nullptr : params.nodes + place.tree * params.most_nodes;

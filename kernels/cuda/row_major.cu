@@ -4,6 +4,7 @@
 
 #include "kernels/core/half.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 
 namespace paceline::kernels::cuda {
@@ -12,12 +13,14 @@ namespace {
 /// from [rows, cols]; to [rows, stride].
 __global__ void place_rows_kernel(const std::uint16_t* from, std::int64_t rows, std::int64_t cols,
                                   std::int64_t stride, std::uint16_t* to) {
+  await_stream();
   for (std::int64_t i = first_element(); i < rows * cols; i += element_step()) {
     to[i / cols * stride + i % cols] = from[i];
   }
 }
 
 __global__ void write_zeros_kernel(float* out, std::int64_t count) {
+  join_stream();
   for (std::int64_t i = first_element(); i < count; i += element_step()) out[i] = 0.0f;
 }
 
@@ -26,6 +29,7 @@ __global__ void embed_row_major_kernel(const std::uint16_t* table, std::int64_t 
                                        std::int64_t cols, std::int64_t stride, bool is_bf16,
                                        const std::int32_t* tokens, std::int32_t first_token,
                                        float* out, std::int64_t rows) {
+  join_stream();
   for (std::int64_t i = first_element(); i < rows * cols; i += element_step()) {
     const std::int64_t row = std::int64_t{tokens[i / cols]} - first_token;
     float value = 0.0f;

@@ -5,6 +5,7 @@
 #include "kernels/core/exact_math.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/partials.h"
@@ -17,6 +18,7 @@ namespace {
 
 __global__ void sum_partials_kernel(const float* partials, const Merges merges, std::int64_t size,
                                     const float* residual, float* out) {
+  join_stream();
   for (std::int64_t i = first_element(); i < size; i += element_step()) {
     const float* const element[] = {partials + i};
     add_partials(
@@ -28,6 +30,7 @@ __global__ void sum_partials_kernel(const float* partials, const Merges merges, 
 }
 
 __global__ void rope_table_kernel(const RopeTableParams params) {
+  join_stream();
   const int half = params.head_dim / 2;
   for (std::int64_t i = first_element(); i < params.rows * half; i += element_step()) {
     const auto position = static_cast<float>(params.positions[i / half]);
@@ -38,12 +41,14 @@ __global__ void rope_table_kernel(const RopeTableParams params) {
 }
 
 __global__ void gather_rows_kernel(const GatherRowsParams params) {
+  join_stream();
   for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
     params.out[i] = params.in[params.index[i / params.width] * params.width + i % params.width];
   }
 }
 
 __global__ void join_rows_kernel(const JoinRowsParams params) {
+  join_stream();
   const std::int64_t width = params.left_width + params.right_width;
   for (std::int64_t i = first_element(); i < params.rows * width; i += element_step()) {
     const std::int64_t row = i / width;
@@ -55,6 +60,7 @@ __global__ void join_rows_kernel(const JoinRowsParams params) {
 }
 
 __global__ void place_columns_kernel(const PlaceColumnsParams params) {
+  join_stream();
   for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
     params.out[i / params.width * params.out_width + params.first + i % params.width] =
         params.in[i];
@@ -62,6 +68,7 @@ __global__ void place_columns_kernel(const PlaceColumnsParams params) {
 }
 
 __global__ void activate_kernel(const ActivateParams params) {
+  join_stream();
   for (std::int64_t i = first_element(); i < params.rows * params.width; i += element_step()) {
     float y = params.in[i];
     if (params.addend != nullptr) y += params.addend[i];
@@ -76,6 +83,7 @@ __global__ void activate_kernel(const ActivateParams params) {
 constexpr int kRowThreads = 256;
 
 __global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(const RmsNormParams params) {
+  join_stream();
   const float* in = params.in + blockIdx.x * params.width;
   float* out = params.out + blockIdx.x * params.width;
   const float scale = rms_norm_scale(in, params.width, params.eps);
@@ -86,6 +94,7 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(const RmsNormPara
 
 __global__ void __launch_bounds__(kRowThreads)
     token_log_probs_kernel(const TokenLogProbsParams params) {
+  join_stream();
   const std::int64_t row = blockIdx.x;
   const std::int32_t target = params.targets[row];
   if (target < 0 || target >= params.vocab) __trap();

@@ -4,6 +4,7 @@
 #include "kernels/core/sampling.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/token_order.h"
@@ -95,6 +96,7 @@ __device__ std::int32_t select(const float* logits, std::int64_t vocab,
 }
 
 __global__ void __launch_bounds__(kThreads) select_tokens_kernel(const SelectTokensParams params) {
+  join_stream();
   const std::int64_t row = blockIdx.x;
   const std::int32_t token =
       select(params.logits + row * params.vocab, params.vocab, params.sampling[row]);
@@ -103,12 +105,14 @@ __global__ void __launch_bounds__(kThreads) select_tokens_kernel(const SelectTok
 
 __global__ void __launch_bounds__(kThreads)
     largest_logits_kernel(const LargestLogitsParams params) {
+  join_stream();
   const std::int64_t row = blockIdx.x;
   const LargestLogit found = find_largest(params.logits + row * params.vocab, params.vocab);
   if (threadIdx.x == 0) params.largest[row] = found;
 }
 
 __global__ void merge_largest_kernel(const MergeLargestParams params) {
+  join_stream();
   for (std::int64_t row = first_element(); row < params.rows; row += element_step()) {
     params.tokens[row] = largest_of_parts(params, row);
   }

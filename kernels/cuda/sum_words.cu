@@ -2,15 +2,20 @@
 
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
 namespace paceline::kernels::cuda {
 namespace {
 
-__global__ void clear_sum_kernel(std::uint64_t* sum) { *sum = 0; }
+__global__ void clear_sum_kernel(std::uint64_t* sum) {
+  join_stream();
+  *sum = 0;
+}
 
 __global__ void add_words_kernel(const SumWordsParams params) {
+  join_stream();
   static_assert(sizeof(unsigned long long) == sizeof(std::uint64_t));
   std::uint64_t sum = 0;
   for (std::int64_t i = first_element(); i < params.count; i += element_step()) {

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "kernels/core/exact_math.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/token_order.h"
@@ -55,6 +56,7 @@ __device__ double log_sum_of(const Token* best, int count) {
 
 // One block for each row.
 __global__ void __launch_bounds__(kThreads) top_log_probs_kernel(const TopLogProbsParams params) {
+  join_stream();
   __shared__ unsigned long long bins[kDigits];
   __shared__ Token kept[kMaxTopLogProbs];
   __shared__ Token best[kMaxTopLogProbs];

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 
 namespace paceline::kernels::cuda {
@@ -25,6 +26,7 @@ struct Sum {
 };
 
 __global__ void reduce_again_and_again(std::uint64_t* out) {
+  join_stream();
   const auto thread = static_cast<int>(threadIdx.x);
   for (int round = 0; round < kRounds; ++round) {
     out[round * kThreads + thread] = reduce_block(value_of(round, thread), Sum{});
@@ -32,6 +34,7 @@ __global__ void reduce_again_and_again(std::uint64_t* out) {
 }
 
 __global__ void sum_again_and_again(std::uint64_t* out) {
+  join_stream();
   const auto thread = static_cast<int>(threadIdx.x);
   for (int round = 0; round < kRounds; ++round) {
     out[round * kThreads + thread] = sum_before(value_of(round, thread));
@@ -40,6 +43,7 @@ __global__ void sum_again_and_again(std::uint64_t* out) {
 
 // Every block writes its part, the last to come adds all up.
 __global__ void sum_by_last_block(std::uint64_t* parts, unsigned* arrived, std::uint64_t* sum) {
+  join_stream();
   parts[blockIdx.x * blockDim.x + threadIdx.x] = value_of(static_cast<int>(blockIdx.x), 1);
   if (!is_last_of_blocks(arrived, gridDim.x) || threadIdx.x > 0) return;
   for (unsigned i = 0; i < gridDim.x * blockDim.x; ++i) *sum += parts[i];

@@ -6,6 +6,7 @@
 #include "kernels/core/half.h"
 #include "kernels/cuda/cublaslt/calls.h"
 #include "kernels/cuda/elements.h"
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 
 // What stands in for cuBLASLt where the kernels run on the CPU: a kernel of plain loops, which adds
@@ -19,6 +20,7 @@ constexpr std::size_t kWanted = 4096;  // bytes of workspace
 
 __global__ void fake_matmul_kernel(MatmulProblem problem, const std::uint16_t* weight,
                                    const std::uint16_t* in, float* out, std::byte* workspace) {
+  join_stream();
   for (std::int64_t i = first_element(); i < std::int64_t{kWanted}; i += element_step()) {
     workspace[i] = std::byte{0xff};
   }

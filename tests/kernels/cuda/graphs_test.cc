@@ -5,6 +5,7 @@
 #include <array>
 #include <vector>
 
+#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 
 namespace paceline::kernels::cuda {
@@ -13,6 +14,7 @@ namespace {
 using Key = std::array<std::int64_t, 1>;
 
 __global__ void append_kernel(int* to, int* count, int value) {
+  join_stream();
   if (threadIdx.x == 0) to[(*count)++] = value;
 }
 

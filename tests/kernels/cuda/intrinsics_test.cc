@@ -16,6 +16,7 @@ namespace paceline::kernels::cuda {
 namespace {
 
 __global__ void widen_fp8_kernel(std::uint32_t* halves) {
+  join_stream();
   const std::uint32_t code = threadIdx.x;
   halves[code] = widen_fp8x2(code | (255 - code) << 8);
 }
@@ -43,6 +44,7 @@ struct Lane {
 
 template <typename Sum, void (*multiply)(Sum (&)[4], const Words4&, const Words2&)>
 __global__ void multiply_kernel(Lane<Sum>* lanes) {
+  join_stream();
   Lane<Sum>& lane = lanes[threadIdx.x];
   Sum sums[4];
   for (int i = 0; i < 4; ++i) sums[i] = lane.sums[i];
@@ -157,6 +159,7 @@ struct alignas(16) Chunk {
 /// Each thread copies one chunk and reads its neighbour's.
 template <int kOpen>
 __global__ void copy_kernel(const Chunk* from, int* out) {
+  join_stream();
   auto* chunks = dynamic_shared<Chunk>();
   const unsigned own = threadIdx.x;
   chunks[own] = {{-1, -1, -1, -1}};

@@ -228,6 +228,12 @@ void Block::fail(const std::string& what, std::source_location where) const {
   throw Error(fmt::format("{}: {} at {}", place(running_), what, at(where)));
 }
 
+void Block::check_awaited(std::source_location where) const {
+  if (!threads_[static_cast<std::size_t>(running_)].awaited) {
+    fail("the kernel has ended without waiting for those before it", where);
+  }
+}
+
 // Names a thread that waits and the first one that it waits for in vain: for a warp call if there
 // is one (which is why others do not come to a barrier), else for a barrier.
 void Block::report_stuck() const {

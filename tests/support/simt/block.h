@@ -68,6 +68,9 @@ class Block {
   int lane() const { return running_ % kWarpLanes; }
   [[noreturn]] void fail(const std::string& what, std::source_location where) const;
   std::byte* dynamic_shared();
+  /// It may use what earlier kernels have written. To be called before it returns.
+  void await_stream() { threads_[static_cast<std::size_t>(running_)].awaited = true; }
+  void check_awaited(std::source_location where = std::source_location::current()) const;
 
  private:
   enum class State { kReady, kAtBarrier, kInWarpCall, kReturned };
@@ -76,6 +79,7 @@ class Block {
     WarpCall call;  // at a barrier: its name, place and vote
     std::uint64_t result = 0;
     unsigned ballot = 0;
+    bool awaited = false;  // the stream
   };
   /// Thrown into the threads that are left when one has failed.
   struct Cancelled {};

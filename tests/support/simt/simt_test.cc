@@ -324,6 +324,23 @@ TEST(SimtErrors, ATrapSaysWhere) {
   EXPECT_EQ(error_of(70, trap_in, 70u), "no error");
 }
 
+__global__ void all_but_one_await(unsigned thread) {
+  if (threadIdx.x != thread) simt_await_stream();
+}
+
+TEST(SimtErrors, AKernelThatMayBeginEarlyWaitsForThoseBeforeItInEveryThread) {
+  cudaLaunchAttribute early{cudaLaunchAttributeProgrammaticStreamSerialization, {1}};
+  const cudaLaunchConfig_t config{.gridDim = 1, .blockDim = 70, .attrs = &early, .numAttrs = 1};
+  EXPECT_EQ(cudaLaunchKernelEx(&config, all_but_one_await, 70u), cudaSuccess);
+  try {
+    cudaLaunchKernelEx(&config, all_but_one_await, 66u);
+    FAIL() << "not noticed";
+  } catch (const paceline::simt::Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("thread (66, 0, 0)"));
+    EXPECT_THAT(error.what(), HasSubstr("without waiting"));
+  }
+}
+
 TEST(SimtErrors, ALaunchThatNoDeviceTakesIsRefused) {
   unsigned* out = nullptr;
   for (const cudaLaunchConfig_t& config :

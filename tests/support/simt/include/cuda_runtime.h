@@ -244,13 +244,23 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
 inline cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
 }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+inline constexpr int kSimtMajor = 9;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  *value = kSimtMajor;
+  return cudaSetDevice(device);
+}
 struct cudaUUID_t {
   char bytes[16];
 };
 struct cudaDeviceProp {
   char name[256] = "emulated";
   cudaUUID_t uuid = {};
-  int major = 8;
+  int major = kSimtMajor;
   int minor = 0;
   int multiProcessorCount = 1;
 };
@@ -392,12 +402,24 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
   return cudaSuccess;
 }
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed = 0;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   std::size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;  // at most the one: then every thread must call simt_await_stream
 };
+
+/// What griddepcontrol.wait is on a GPU. Here kernels run one after the other.
+inline void simt_await_stream() { paceline::simt::current_block().await_stream(); }
 
 /// What every GPU from sm_80 on takes without being asked for more.
 inline bool simt_can_launch(const cudaLaunchConfig_t& config) {
@@ -435,7 +457,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const dim3& grid = config->gridDim;
   const dim3& block = config->blockDim;
   paceline::simt::run_grid({grid.x, grid.y, grid.z}, {block.x, block.y, block.z},
-                           config->dynamicSmemBytes,
-                           [&] { kernel(static_cast<Parameters>(arguments)...); });
+                           config->dynamicSmemBytes, [&] {
+                             kernel(static_cast<Parameters>(arguments)...);
+                             if (config->numAttrs > 0)
+                               paceline::simt::current_block().check_awaited();
+                           });
   return cudaSuccess;
 }
