@@ -20,21 +20,27 @@ constexpr int kMostWarpsOfBlock = 4;
 // What a block of that many warps has for stages: as much as every GPU gives without being asked.
 constexpr int kSharedBytes = 48 * 1024;
 
-/// A block computes with one stage, some steps, while the next are on their way to it. None of
-/// these numbers changes the order of a sum.
-template <WeightFormat kFormat, int kTiles>
+/// What a block computes at a time: each of its warps so many panels, all of them so many tiles of
+/// rows. A block computes with one stage, some steps, while the next are on their way to it. None
+/// of these numbers changes the order of a sum.
+template <WeightFormat kFormat, int kPanelsOfWarp, int kTilesOfBlock>
 struct Stages {
+  static constexpr int kPanels = kPanelsOfWarp;
+  static constexpr int kTiles = kTilesOfBlock;
   static constexpr int kWeightBytes = step_layout(kFormat).bytes;    // of a step and panel
   static constexpr int kTileBytes = step_layout(kFormat).row_bytes;  // of a step and tile
   static constexpr int kMostSteps =
-      kSharedBytes / (kMostWarpsOfBlock * kWeightBytes + kTiles * kTileBytes);
+      kSharedBytes / (kMostWarpsOfBlock * kPanels * kWeightBytes + kTiles * kTileBytes);
   static constexpr int kSteps = kMostSteps >= 16 ? 4 : kMostSteps >= 8 ? 2 : 1;  // of a stage
   static constexpr int kCount = kMostSteps / kSteps;
   static_assert(kCount >= 2);
   /// A stage's bytes: each warp's weights, then each tile's activations.
   static constexpr int kPanelStride = kSteps * kWeightBytes;
   static constexpr int kTileStride = kSteps * kTileBytes;
-  static constexpr int bytes(int warps) { return warps * kPanelStride + kTiles * kTileStride; }
+  static constexpr StepStrides kStrides{kPanelStride, kTileStride};
+  static constexpr int bytes(int warps) {
+    return warps * kPanels * kPanelStride + kTiles * kTileStride;
+  }
 };
 
 /// A warp's copy of a multiple of 16 bytes.
@@ -107,32 +113,37 @@ __device__ void merge_segments(const DeviceMatrixView& weight, std::int64_t pane
   }
 }
 
-/// A block takes as many panels as it has warps, one segment, and kTiles tiles of rows. The weights
+/// A block takes kPanels panels a warp, one segment, and kTiles tiles of rows. The weights
 /// of a panel and segment stand one behind the other and are read once.
 /// Where segments are merged, the block that comes last of all segments' does it, in their order.
-/// rows [row blocks, kTiles, panel_steps, row_bytes].
-template <WeightFormat kFormat, int kTiles>
-__global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
+/// rows [row blocks, kTiles, panel_steps, row_bytes]. As many blocks run on a multiprocessor as its
+/// shared memory has room for, or, with 128 sums in a thread's registers, two.
+template <WeightFormat kFormat, int kPanels, int kTiles>
+__global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads, kPanels > 1 ? 2 : 4)
     linear_kernel(const DeviceMatrixView weight, const std::byte* rows, std::int64_t row_blocks,
                   const Products products) {
-  using Of = Stages<kFormat, kTiles>;
+  using Of = Stages<kFormat, kPanels, kTiles>;
   // Row blocks that read the same weights run at the same time.
   const std::int64_t row_block = blockIdx.x % row_blocks;
   const std::int64_t rest = blockIdx.x / row_blocks;
   const auto segment_index = static_cast<std::int32_t>(rest % weight.segment_count);
-  const std::int64_t panel = rest / weight.segment_count * warps_of_block() + warp_of_block();
-  const bool has_panel = panel < weight.panels;  // the last block's warps may lack one
+  const std::int64_t panel =
+      (rest / weight.segment_count * warps_of_block() + warp_of_block()) * kPanels;
+  // The last block's warps may have fewer, or none.
+  const int panels =
+      static_cast<int>(std::clamp<std::int64_t>(weight.panels - panel, 0, std::int64_t{kPanels}));
   const DeviceSegment segment = weight.segments[segment_index];
 
+  const std::int64_t panel_bytes = std::int64_t{weight.panel_steps} * Of::kWeightBytes;
   const std::byte* weights_from =
-      weight.steps + (panel * weight.panel_steps + segment.first_step) * Of::kWeightBytes;
+      weight.steps + panel * panel_bytes + std::int64_t{segment.first_step} * Of::kWeightBytes;
   const std::int64_t tile_bytes = std::int64_t{weight.panel_steps} * Of::kTileBytes;
   const std::byte* rows_from =
       rows + row_block * kTiles * tile_bytes + std::int64_t{segment.first_step} * Of::kTileBytes;
   auto* const stages = dynamic_shared<std::byte>();
   const int stage_bytes = Of::bytes(warps_of_block());
-  const int weights_at = warp_of_block() * Of::kPanelStride;  // in a stage
-  const int rows_at = warps_of_block() * Of::kPanelStride;
+  const int weights_at = warp_of_block() * kPanels * Of::kPanelStride;  // in a stage
+  const int rows_at = warps_of_block() * kPanels * Of::kPanelStride;
 
   AsyncCopies copies;
   const auto steps_of = [&](int stage) {
@@ -140,10 +151,12 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
         std::min<std::int64_t>(Of::kSteps, segment.steps - std::int64_t{stage} * Of::kSteps));
   };
   const auto copy_weights = [&](int stage) {
-    if (!has_panel) return;
-    copy_by_warp(copies, stages + stage % Of::kCount * stage_bytes + weights_at,
-                 weights_from + std::int64_t{stage} * Of::kPanelStride,
-                 steps_of(stage) * Of::kWeightBytes);
+    std::byte* to = stages + stage % Of::kCount * stage_bytes + weights_at;
+    for (int p = 0; p < panels; ++p) {
+      copy_by_warp(copies, to + p * Of::kPanelStride,
+                   weights_from + p * panel_bytes + std::int64_t{stage} * Of::kPanelStride,
+                   steps_of(stage) * Of::kWeightBytes);
+    }
   };
   const auto copy_rows = [&](int stage) {
     const std::int64_t first = std::int64_t{stage} * Of::kSteps;
@@ -164,7 +177,7 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
     copies.commit();  // the first has all of these weights
   }
 
-  float own[kTiles][4] = {};
+  float own[kPanels][kTiles][4] = {};
   for (int stage = 0; stage * Of::kSteps < segment.steps; ++stage) {
     copies.wait<Of::kCount - 2>();
     // This stage has come for all, and all are done with the one before, whose place is free.
@@ -172,11 +185,11 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
     copy_weights(stage + Of::kCount - 1);
     copy_rows(stage + Of::kCount - 1);
     copies.commit();
-    if (!has_panel) continue;
+    if (panels == 0) continue;
     const std::byte* from = stages + stage % Of::kCount * stage_bytes;
-    const auto add = [&](int step) {
-      add_step<kFormat, Of::kTileStride>(from + weights_at + step * Of::kWeightBytes,
-                                         from + rows_at + step * Of::kTileBytes, own);
+    const auto add = [&](int step) {  // for a panel that is not there, too: nobody looks at it
+      add_step<kFormat, Of::kStrides>(from + weights_at + step * Of::kWeightBytes,
+                                      from + rows_at + step * Of::kTileBytes, own);
     };
     const int left = segment.steps - stage * Of::kSteps;
     if (left >= Of::kSteps) {  // without a branch between them: their loads go ahead
@@ -187,29 +200,48 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads)
     }
   }
 
-  if (has_panel) {
-    store_sums<kFormat>(weight, own, panel, row_block * kTiles, segment_index, products);
+  PACELINE_UNROLL
+  for (int p = 0; p < kPanels; ++p) {
+    if (p < panels) {
+      store_sums<kFormat>(weight, own[p], panel + p, row_block * kTiles, segment_index, products);
+    }
   }
   if (products.arrived == nullptr) return;
   unsigned* const arrived = products.arrived + rest / weight.segment_count * row_blocks + row_block;
-  if (is_last_of_blocks(arrived, static_cast<unsigned>(weight.segment_count)) && has_panel) {
-    merge_segments(weight, panel, row_block * kTiles, kTiles, products);
+  if (!is_last_of_blocks(arrived, static_cast<unsigned>(weight.segment_count))) return;
+  for (int p = 0; p < panels; ++p) {
+    merge_segments(weight, panel + p, row_block * kTiles, kTiles, products);
   }
 }
 
 // ---- the host's part
 
-/// How the rows are dealt to blocks.
-struct RowBlocks {
-  int tiles = 1;  // of a block: 1, 2, 4 or 8
-  std::int64_t blocks = 0;
+/// How a product is dealt to blocks.
+struct Blocks {
+  int panels = 1;            // of a warp
+  int tiles = 1;             // of a block: 1, 2, 4, 8 or kManyTiles
+  std::int64_t of_rows = 0;  // blocks that share the rows
 };
+constexpr int kFewPanels = 1;
+constexpr int kMostFewTiles = 8;
+// Of many rows each block takes 128, and 128 outputs: half as much is read for a product.
+constexpr int kManyPanels = 2;
+constexpr int kManyTiles = 16;
 
-RowBlocks row_blocks(std::int64_t rows) {
-  constexpr int kMostTiles = 8;
-  RowBlocks dealt;
-  while (dealt.tiles < kMostTiles && dealt.tiles * kTileRows < rows) dealt.tiles *= 2;
-  dealt.blocks = (rows + dealt.tiles * kTileRows - 1) / (dealt.tiles * kTileRows);
+Blocks blocks_for(const DeviceMatrixView& weight, std::int64_t rows) {
+  constexpr std::int64_t kBlocksEnough = 128;  // about one for each multiprocessor
+  const auto parts = [](std::int64_t count, std::int64_t of_part) {
+    return (count + of_part - 1) / of_part;
+  };
+  Blocks dealt{kManyPanels, kManyTiles, parts(rows, kManyTiles * kTileRows)};
+  const std::int64_t panel_blocks = parts(weight.panels, kMostWarpsOfBlock * kManyPanels);
+  if (rows > kMostFewTiles * kTileRows &&
+      panel_blocks * weight.segment_count * dealt.of_rows >= kBlocksEnough) {
+    return dealt;
+  }
+  dealt = {kFewPanels, 1, 0};
+  while (dealt.tiles < kMostFewTiles && dealt.tiles * kTileRows < rows) dealt.tiles *= 2;
+  dealt.of_rows = parts(rows, dealt.tiles * kTileRows);
   return dealt;
 }
 
@@ -222,14 +254,14 @@ struct Workspace {
 
 Workspace workspace_of(const DeviceMatrixView& weight, const Reduction& reduction,
                        std::int64_t rows) {
-  const RowBlocks dealt = row_blocks(rows);
-  const std::int64_t steps = dealt.blocks * dealt.tiles * weight.panel_steps;
+  const Blocks dealt = blocks_for(weight, rows);
+  const std::int64_t steps = dealt.of_rows * dealt.tiles * weight.panel_steps;
   Workspace workspace;
   workspace.rows = static_cast<std::size_t>(steps * step_layout(weight.format).row_bytes);
   if (reduction.outputs() != weight.segment_count) {
     workspace.sums =
         static_cast<std::size_t>(weight.segment_count * rows * weight.rows) * sizeof(float);
-    workspace.arrived = static_cast<std::size_t>(weight.panels * dealt.blocks) * sizeof(unsigned);
+    workspace.arrived = static_cast<std::size_t>(weight.panels * dealt.of_rows) * sizeof(unsigned);
   }
   return workspace;
 }
@@ -248,31 +280,35 @@ int warps_for(std::int64_t tasks) {
   return warps;
 }
 
-template <WeightFormat kFormat, int kTiles>
+template <WeightFormat kFormat, int kPanels, int kTiles>
 void multiply(const DeviceMatrixView& weight, const std::byte* rows, std::int64_t row_blocks,
               const Products& to, cudaStream_t stream) {
-  using Of = Stages<kFormat, kTiles>;
-  const int warps = warps_for(weight.panels * weight.segment_count * row_blocks);
-  const std::int64_t panel_blocks = (weight.panels + warps - 1) / warps;
+  using Of = Stages<kFormat, kPanels, kTiles>;
+  const std::int64_t shares = (weight.panels + kPanels - 1) / kPanels;
+  const int warps = kPanels == kManyPanels ? kMostWarpsOfBlock
+                                           : warps_for(shares * weight.segment_count * row_blocks);
+  const std::int64_t panel_blocks = (shares + warps - 1) / warps;
   launch("linear",
          {panel_blocks * weight.segment_count * row_blocks, warps * kWarpThreads,
           static_cast<std::size_t>(Of::kCount * Of::bytes(warps))},
-         stream, linear_kernel<kFormat, kTiles>, weight, rows, row_blocks, to);
+         stream, linear_kernel<kFormat, kPanels, kTiles>, weight, rows, row_blocks, to);
 }
 
 template <WeightFormat kFormat>
 void multiply(const DeviceMatrixView& weight, const std::byte* rows, const Products& to,
               cudaStream_t stream) {
-  const RowBlocks dealt = row_blocks(to.row_count);
+  const Blocks dealt = blocks_for(weight, to.row_count);
   switch (dealt.tiles) {
     case 1:
-      return multiply<kFormat, 1>(weight, rows, dealt.blocks, to, stream);
+      return multiply<kFormat, kFewPanels, 1>(weight, rows, dealt.of_rows, to, stream);
     case 2:
-      return multiply<kFormat, 2>(weight, rows, dealt.blocks, to, stream);
+      return multiply<kFormat, kFewPanels, 2>(weight, rows, dealt.of_rows, to, stream);
     case 4:
-      return multiply<kFormat, 4>(weight, rows, dealt.blocks, to, stream);
+      return multiply<kFormat, kFewPanels, 4>(weight, rows, dealt.of_rows, to, stream);
+    case kMostFewTiles:
+      return multiply<kFormat, kFewPanels, 8>(weight, rows, dealt.of_rows, to, stream);
     default:
-      return multiply<kFormat, 8>(weight, rows, dealt.blocks, to, stream);
+      return multiply<kFormat, kManyPanels, kManyTiles>(weight, rows, dealt.of_rows, to, stream);
   }
 }
 
@@ -318,8 +354,8 @@ void linear(const LinearParams& params, std::span<std::byte> workspace, cudaStre
     to.sums = reinterpret_cast<float*>(rows + needed.rows);
     to.arrived = reinterpret_cast<unsigned*>(rows + needed.rows + needed.sums);
   }
-  const RowBlocks dealt = row_blocks(params.rows);
-  lay_out_rows(weight, params, dealt.blocks * dealt.tiles, rows,
+  const Blocks dealt = blocks_for(weight, params.rows);
+  lay_out_rows(weight, params, dealt.of_rows * dealt.tiles, rows,
                {to.arrived, needed.arrived / sizeof(unsigned)}, stream);
   multiply(weight, rows, to, stream);
 }

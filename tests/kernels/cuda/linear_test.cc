@@ -68,6 +68,19 @@ TEST_P(CudaLinear, SeveralWarpsShareABlock) {
   expect_equal_products(random_matrix(GetParam(), 2090, 256, 9), eight, random_rows(3, 256, 11), 3);
 }
 
+// Where there is enough to do for that, a block takes 128 rows and two panels a warp: 13 panels are
+// 2 blocks of 4 warps, the last warp with one; times 64 segments, of which most are empty.
+TEST_P(CudaLinear, LargeBlocksOfManyRows) {
+  std::vector<std::int64_t> ends(64, 128);
+  std::vector<int> merges(64, 1);
+  ends[0] = 64;
+  merges[0] = 0;
+  for (const std::int64_t rows : {65, 130}) {
+    expect_equal_products(random_matrix(GetParam(), 200, 128, 9), cut(ends, merges),
+                          random_rows(rows, 128, 10), rows);
+  }
+}
+
 TEST_P(CudaLinear, NoInputsGiveZero) {
   const HostMatrix matrix = random_matrix(GetParam(), 20, 0, 12);
   const cuda::DeviceMatrix weight = packed(matrix, Reduction::whole(0));
