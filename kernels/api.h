@@ -1,13 +1,16 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "kernels/core/device_wait.h"
 #include "kernels/core/function_ref.h"
 #include "kernels/core/matrix_source.h"
 #include "kernels/drafting_params.h"
@@ -18,9 +21,10 @@ namespace paceline::kernels {
 /// Memory of a backend's device, 64-byte aligned and zeroed. Moves, never copies.
 class Buffer {
  public:
-  using Release = void (*)(void*);
+  using Release = std::function<void(void*)>;
   Buffer() = default;
-  Buffer(void* data, std::size_t bytes, Release release) : data_(data, release), bytes_(bytes) {}
+  Buffer(void* data, std::size_t bytes, Release release)
+      : data_(data, std::move(release)), bytes_(bytes) {}
   template <typename T>
   T* as() const {
     return static_cast<T*>(data_.get());
@@ -38,6 +42,14 @@ struct NativeStream {
   void* stream = nullptr;  // CUDA's cudaStream_t
   int device = 0;          // as this process numbers it
   std::string device_id;   // the same in every process that uses the device: "GPU-6f2c..."
+  std::shared_ptr<DeviceWait> wait = {};  // the backend's calls that may wait for the device
+};
+
+/// What became of the calls of Backend::repeat.
+struct RepeatCounts {
+  std::int64_t recorded = 0;
+  std::int64_t repeated = 0;   // what had been recorded, without calling it
+  std::int64_t forgotten = 0;  // times that all of it was
 };
 
 /// A copy of device memory on its way to the host.
@@ -88,6 +100,11 @@ class Backend {
   /// that their parameters depend on, whose memory it is, too; only that a buffer has moved it need
   /// not.
   virtual void repeat(std::span<const std::int64_t> /*key*/, FunctionRef<void()> ops) { ops(); }
+  /// What has been repeated is called anew. A backend does so by itself when it allocates memory,
+  /// but not when the scratch memory of its own ops grows: how much an op needs depends on a rank's
+  /// shards, and ranks that exchange in what they repeat must forget alike (docs/cuda.md).
+  virtual void forget_repeats() {}
+  virtual RepeatCounts repeat_counts() const { return {}; }
 
   /// Lays a matrix out for `linear` and `embed`. The reduction's columns are the matrix's own,
   /// ascending, without gaps, each boundary at a multiple of the format's activation group.

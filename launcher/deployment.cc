@@ -90,6 +90,7 @@ PlacedBackend place_backend(parallel::World& world, const ClusterOptions& option
                                                    .graphs = !options.no_graphs,
                                                    .threads = placed.placement.threads,
                                                    .fast = options.numerics == "fast"});
+      world.watch_device(*placed.backend);
       return placed;
     }
     if (options.device == "cuda") throw ConfigError("--device cuda: {}", gpus.why_none);

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/api.h"
+
 namespace paceline::parallel {
 
 /// Exchanges between the memories of a group's devices, in the order of each one's stream: a call
@@ -28,6 +30,11 @@ class DeviceExchange {
   virtual void all_reduce(float* sum, std::size_t count) = 0;
   /// Whether sums are to be left to all_reduce().
   virtual bool reduces() const = 0;
+  /// Memory that exchanges are fastest from and to, as the library can make it known to all ranks;
+  /// not zeroed. No bytes where it has none to give: then on all ranks. All members call it at the
+  /// same time with the same size, and free it at the same time, before the exchange ends and after
+  /// what was recorded with it is forgotten.
+  virtual kernels::Buffer allocate(std::size_t bytes) = 0;
 };
 
 /// A group of ranks, usually those that hold one replica of the model. All members call the same

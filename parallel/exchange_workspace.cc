@@ -22,6 +22,9 @@ constexpr std::int64_t kWorthSlicingOnHosts = 256 << 10;
 // all-gather for NCCL.
 constexpr std::int64_t kSliceAtom = 32;
 
+// NCCL gives memory in such pieces, and a buffer that grows has to be made known to all ranks anew.
+constexpr std::size_t kRegisteredPiece = std::size_t{2} << 20;
+
 std::int64_t total_of(const PartialSums& partials) {
   return std::reduce(partials.counts.begin(), partials.counts.end());
 }
@@ -43,12 +46,24 @@ ExchangeWorkspace::ExchangeWorkspace(kernels::Backend& backend, Communicator& co
         communicator.size(), virtual_shards);
 }
 
+// What a library has recorded of its exchanges must end before its communicator does.
+ExchangeWorkspace::~ExchangeWorkspace() {
+  if (communicator_.device() != nullptr) backend_.forget_repeats();
+}
+
+// `floats` is the same on all ranks: it follows from how rows, which agree, are dealt to all of
+// them. So the buffer grows on all ranks at once and to the same size, as registering it with NCCL
+// demands, and what was recorded of the old one they forget at once.
 float* ExchangeWorkspace::reserve(std::int64_t floats) {
   const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
-  if (bytes > buffer_.bytes()) {
-    buffer_ = {};
-    buffer_ = backend_.allocate(bytes);
+  if (bytes <= buffer_.bytes()) return buffer_.as<float>();
+  backend_.forget_repeats();
+  buffer_ = {};
+  if (DeviceExchange* const device = communicator_.device()) {
+    const std::size_t pieces = (bytes + kRegisteredPiece - 1) / kRegisteredPiece;
+    buffer_ = device->allocate(pieces * kRegisteredPiece);
   }
+  if (buffer_.bytes() == 0) buffer_ = backend_.allocate(bytes);
   return buffer_.as<float>();
 }
 
@@ -162,11 +177,11 @@ float* ExchangeWorkspace::received_behind(const PartialSums& partials,
 }
 
 float* ExchangeWorkspace::prepare_sum(const PartialSums& partials, std::int64_t elements) {
-  if (reduces_) return reserve(partials.counts[rank()] * elements);
+  if (reduces_) return reserve(elements);  // each rank has one
   if (!in_slices(partials, elements)) return prepare(partials.counts, elements).mine;
   cut_slices(elements);
-  return reserve(partials.counts[rank()] * elements + kSliceAtom +
-                 total_of(partials) * slices_[rank()]);
+  return reserve(*std::ranges::max_element(partials.counts) * elements + kSliceAtom +
+                 total_of(partials) * *std::ranges::max_element(slices_));
 }
 
 void ExchangeWorkspace::sum(const PartialSums& partials, std::int64_t elements, float* out) {

@@ -38,13 +38,18 @@ class ExchangeWorkspace {
   /// a guess for the kind of exchange. FatalError unless communicator.size() <= virtual_shards.
   ExchangeWorkspace(kernels::Backend& backend, Communicator& communicator, int virtual_shards,
                     std::optional<std::int64_t> worth_slicing = {});
+  ~ExchangeWorkspace();
+  ExchangeWorkspace(const ExchangeWorkspace&) = delete;
+  ExchangeWorkspace& operator=(const ExchangeWorkspace&) = delete;
 
   kernels::Backend& backend() const { return backend_; }
   int rank() const { return communicator_.rank(); }
   int size() const { return communicator_.size(); }
   int virtual_shards() const { return virtual_shards_; }
   /// Whether layers do nothing but call ops of the backend, so that it may repeat them.
-  bool stays_on_device() const { return communicator_.size() == 1; }
+  bool stays_on_device() const {
+    return communicator_.size() == 1 || communicator_.device() != nullptr;
+  }
 
   /// Blocks of floats, one per rank, one after the other: this rank's is written, then gathered.
   struct Blocks {

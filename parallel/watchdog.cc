@@ -115,6 +115,7 @@ void Watchdog::watch() {
     poll(polled.data(), polled.size(), static_cast<int>(kPeriod.count()));
     if (polled[0].revents != 0) return;
     check_peers();
+    check_device();
     if (parent_ != 0 && getppid() != parent_) {
       report_and_end(fmt::format("paceline: the launcher of rank {} on {} died in {}",
                                  board_->entry(board_->local_rank()).world_rank, host_,
@@ -143,6 +144,25 @@ void Watchdog::check_peers() {
   } else if (now - last_whole_ > kGrace) {
     end(kPeerDiedExit);
   }
+}
+
+void Watchdog::watch_device(std::shared_ptr<const kernels::DeviceWait> wait, std::string device,
+                            const RankState& state) {
+  const std::lock_guard lock(device_mutex_);
+  device_wait_ = std::move(wait);
+  device_ = std::move(device);
+  state_ = &state;
+}
+
+// A kernel that does not end cannot be ended; its process can.
+void Watchdog::check_device() {
+  const std::lock_guard lock(device_mutex_);
+  if (device_wait_ == nullptr || giving_up_) return;
+  const kernels::DeviceWait::Clock::duration waited = device_wait_->waited();
+  if (waited <= state_->patience() + kDeviceGrace) return;
+  report_and_end(fmt::format("paceline: rank {} on {} has {}",
+                             board_->entry(board_->local_rank()).world_rank, host_,
+                             complaint(waited, device_, state_->phase())));
 }
 
 void Watchdog::report_and_end(std::string_view line) {

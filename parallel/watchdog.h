@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
+#include "kernels/core/device_wait.h"
 #include "parallel/rank_state.h"
 #include "parallel/shared_memory.h"
 #include "parallel/signals.h"
@@ -64,6 +66,8 @@ inline constexpr int kPeerDiedExit = 1;
 /// - a process of the board is gone without having signed off: the first to notice prints
 ///   `paceline: rank R on HOST died in PHASE`;
 /// - one gave up and the launcher has not ended this process `kGrace` later;
+/// - it has waited for its device for longer than the phase's patience (watch_device):
+///   `paceline: rank R on HOST has waited 120 s for GPU 0 in PHASE`;
 /// - the launcher (the parent process) is gone, if `watch_parent`;
 /// - the user insists (Signals).
 /// All processes of the board must have registered before, and construct this before any ends.
@@ -76,13 +80,21 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
+  /// From now on the process' waits for this device ("GPU 0") have the patience of `state`, which
+  /// must outlive the watchdog.
+  void watch_device(std::shared_ptr<const kernels::DeviceWait> wait, std::string device,
+                    const RankState& state);
+
   static constexpr std::chrono::milliseconds kPeriod{100};
+  /// Who knows which other ranks the device waits for (NcclMonitor) speaks first.
+  static constexpr std::chrono::milliseconds kDeviceGrace{1000};
   static constexpr std::chrono::milliseconds kGrace{3000};
 
  private:
   struct Peer;
   void watch();
   void check_peers();
+  void check_device();
   [[noreturn]] void end(int code);
   [[noreturn]] void report_and_end(std::string_view line);
 
@@ -94,6 +106,10 @@ class Watchdog {
   std::vector<Peer> peers_;
   int wake_ = -1;           // an eventfd: the destructor's call
   bool giving_up_ = false;  // this process or a peer has
+  std::mutex device_mutex_;
+  std::shared_ptr<const kernels::DeviceWait> device_wait_;  // none: not watched
+  std::string device_;
+  const RankState* state_ = nullptr;
   std::chrono::steady_clock::time_point last_whole_ = std::chrono::steady_clock::now();
   std::thread thread_;
 };

@@ -273,6 +273,13 @@ std::unique_ptr<Communicator> World::split_replicas(int tp, Exchange exchange) {
   return by_messages;
 }
 
+void World::watch_device(const kernels::Backend& backend) {
+  const auto stream = backend.native_stream();
+  if (!stream) return;
+  state_->watchdog->watch_device(stream->wait, fmt::format("GPU {}", stream->device),
+                                 state_->rank_state);
+}
+
 std::string World::nccl_obstacle(Communicator& replica, const kernels::Backend& backend) const {
   const auto stream = backend.native_stream();
   return parallel::nccl_obstacle(replica, state_->replica_names(replica.size()),
@@ -288,6 +295,7 @@ std::unique_ptr<Communicator> World::connect_devices(std::unique_ptr<Communicato
   return make_nccl_group({.host = std::move(replica),
                           .names = state_->replica_names(size),
                           .state = state_->rank_state,
+                          .wait = stream->wait,
                           .end_job = [this](std::string_view why) { state_->give_up(why); }},
                          make_nccl_calls(*stream), all_reduce);
 }

@@ -59,6 +59,9 @@ class World {
   /// call it). They exchange by way of the host, with kNccl as with kAuto, until connect_devices.
   /// ConfigError if the ranks do not divide so, or if kShared is not possible.
   std::unique_ptr<Communicator> split_replicas(int tp, Exchange exchange = Exchange::kAuto);
+  /// From now on this rank's waits for its backend's device, if it has one, are waits like those
+  /// for other ranks: when the phase's patience is over the job ends and says so.
+  void watch_device(const kernels::Backend& backend);
   /// Why the ranks of this replica cannot exchange by NCCL, the same text on all of them; empty if
   /// they can. All of them call it, each with its backend.
   std::string nccl_obstacle(Communicator& replica, const kernels::Backend& backend) const;

@@ -3,7 +3,9 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
-#include "kernels/core/device_memory.h"
+#include <algorithm>
+#include <vector>
+
 #include "kernels/core/error.h"
 #include "kernels/cuda/device_matrix.h"
 #include "kernels/cuda/graphs.h"
@@ -34,11 +36,20 @@ std::string device_id(const cudaDeviceProp& properties) {
   return id;
 }
 
+/// The stream, for as long as a call that takes it lasts.
+struct StreamInUse {
+  DeviceWait::Scope waiting;
+  cudaStream_t stream;
+  operator cudaStream_t() const { return stream; }
+};
+
 /// One device, one stream: ops run in the order they are called.
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options)
-      : device_(options.device), use_graphs_(options.graphs), staging_(options.threads) {
+      : device_(options.device),
+        use_graphs_(options.graphs),
+        staging_(options.threads, cuda::Staging::kPieceBytes, wait_) {
     const CudaDevices devices = find_cuda_devices();
     if (devices.count == 0) throw ConfigError("--device cuda: {}", devices.why_none);
     if (device_ < 0 || device_ >= devices.count) {
@@ -64,9 +75,9 @@ class CudaBackend final : public Backend {
   }
 
   ~CudaBackend() override {
-    workspace_ = {};
-    products_.reset();
     graphs_.forget();
+    workspaces_.clear();
+    products_.reset();
     (void)cudaStreamDestroy(stream_);
   }
   CudaBackend(const CudaBackend&) = delete;
@@ -75,7 +86,7 @@ class CudaBackend final : public Backend {
   std::string_view numerics() const override { return numerics_; }
   std::string description() const override { return description_; }
   std::optional<NativeStream> native_stream() const override {
-    return NativeStream{stream_, device_, device_id_};
+    return NativeStream{stream_, device_, device_id_, wait_};
   }
   bool shares_host_memory() const override { return false; }
 
@@ -88,18 +99,8 @@ class CudaBackend final : public Backend {
   // Memory that grows is allocated anew: what graphs know of the old is no longer true.
   Buffer allocate(std::size_t bytes) override {
     if (bytes == 0) return {};
-    check(!graphs_.recording(), "memory is allocated while a graph is recorded");
-    graphs_.forget();
-    void* memory = nullptr;
-    const cudaError_t status = cudaMalloc(&memory, bytes);
-    if (status == cudaErrorMemoryAllocation) {
-      throw ConfigError("--device cuda: {} bytes do not fit into what is left of GPU {}'s memory",
-                        bytes, device_);
-    }
-    check_call("cudaMalloc", status);
-    Buffer buffer(memory, bytes, release);
-    check_call("cudaMemset", cudaMemsetAsync(memory, 0, bytes, stream()));
-    return buffer;
+    forget_repeats();
+    return take(bytes);
   }
 
   void upload(void* device, const void* host, std::size_t bytes) override {
@@ -114,12 +115,21 @@ class CudaBackend final : public Backend {
   // Where what a kernel did wrong comes out.
   void synchronize() override { check_call("the device", cudaStreamSynchronize(stream())); }
   std::unique_ptr<Readback> make_readback() override {
-    return std::make_unique<cuda::PinnedReadback>(device_, stream());
+    return std::make_unique<cuda::PinnedReadback>(device_, stream_, wait_);
   }
 
   void repeat(std::span<const std::int64_t> key, FunctionRef<void()> ops) override {
     if (!use_graphs_) return ops();
     graphs_.run(key, ops, stream());
+  }
+  // Nothing but graphs used the workspaces before the last.
+  void forget_repeats() override {
+    graphs_.forget();
+    ++forgotten_;
+    if (workspaces_.size() > 1) workspaces_.erase(workspaces_.begin(), workspaces_.end() - 1);
+  }
+  RepeatCounts repeat_counts() const override {
+    return {graphs_.recorded(), graphs_.repeated(), forgotten_};
   }
 
   std::unique_ptr<PackedMatrix> pack(const MatrixSource& matrix,
@@ -191,10 +201,29 @@ class CudaBackend final : public Backend {
   void sum_words(const SumWordsParams& params) override { cuda::sum_words(params, stream()); }
 
  private:
-  /// For the calling thread, which may not be the one that made the backend.
-  cudaStream_t stream() {
+  /// For the calling thread, which may not be the one that made the backend. What is called with it
+  /// may wait for the device.
+  StreamInUse stream() {
     check_call("cudaSetDevice", cudaSetDevice(device_));
-    return stream_;
+    return {DeviceWait::Scope(*wait_), stream_};
+  }
+
+  Buffer take(std::size_t bytes) {
+    check(!graphs_.recording(), "memory is allocated while a graph is recorded");
+    const StreamInUse on = stream();
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      throw ConfigError("--device cuda: {} bytes do not fit into what is left of GPU {}'s memory",
+                        bytes, device_);
+    }
+    check_call("cudaMalloc", status);
+    Buffer buffer(memory, bytes, [wait = wait_](void* freed) {
+      const DeviceWait::Scope waiting(*wait);
+      release(freed);
+    });
+    check_call("cudaMemset", cudaMemsetAsync(memory, 0, bytes, on));
+    return buffer;
   }
 
   void multiply_by_library(const LinearParams& params, const cuda::RowMajorMatrix& matrix) {
@@ -204,10 +233,15 @@ class CudaBackend final : public Backend {
     products_->linear(params, matrix, rounded, graphs_.recording(), stream());
   }
 
-  /// Memory that one op uses and the next may overwrite.
+  /// Memory that one op uses and the next may overwrite. Graphs go on with the one that they were
+  /// recorded with; as each is at least twice the one before, all together are less than twice the
+  /// last.
   template <typename T>
   T* workspace(std::int64_t count) {
-    return reserve<T>(*this, workspace_, count);
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    const std::size_t had = workspaces_.empty() ? 0 : workspaces_.back().bytes();
+    if (bytes > had) workspaces_.push_back(take(std::max(bytes, 2 * had)));
+    return workspaces_.empty() ? nullptr : workspaces_.back().as<T>();
   }
 
   int device_;
@@ -216,8 +250,10 @@ class CudaBackend final : public Backend {
   std::string description_;
   std::string device_id_;
   cudaStream_t stream_ = nullptr;
-  Buffer workspace_;
+  std::shared_ptr<DeviceWait> wait_ = std::make_shared<DeviceWait>();
+  std::vector<Buffer> workspaces_;  // the last is used, the others by graphs alone
   cuda::GraphCache graphs_;
+  std::int64_t forgotten_ = 0;
   cuda::Staging staging_;
   cuda::UploadRing uploads_;
   std::unique_ptr<cuda::LibraryProducts> products_;  // CudaOptions::fast

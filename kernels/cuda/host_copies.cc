@@ -56,12 +56,14 @@ void UploadRing::copy(void* device, const void* host, std::size_t bytes, cudaStr
 
 PinnedReadback::~PinnedReadback() {
   if (copied_ == nullptr) return;
+  const DeviceWait::Scope waiting(*wait_);
   (void)cudaEventSynchronize(copied_);
   (void)cudaEventDestroy(copied_);
   if (memory_ != nullptr) (void)cudaFreeHost(memory_);
 }
 
 void PinnedReadback::start(std::span<const Part> parts) {
+  const DeviceWait::Scope waiting(*wait_);
   check_call("cudaSetDevice", cudaSetDevice(device_));
   if (copied_ == nullptr) copied_ = make_event();
   std::size_t bytes = 0;
@@ -87,6 +89,7 @@ void PinnedReadback::start(std::span<const Part> parts) {
 
 // Where what a kernel did wrong comes out.
 const std::byte* PinnedReadback::wait() {
+  const DeviceWait::Scope waiting(*wait_);
   check_call("cudaSetDevice", cudaSetDevice(device_));
   check_call("the device", cudaEventSynchronize(copied_));
   return memory_;

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/api.h"
@@ -40,8 +42,9 @@ class UploadRing {
 /// Into pinned memory.
 class PinnedReadback final : public Readback {
  public:
-  /// Of what is on this device's stream, which must outlive it.
-  PinnedReadback(int device, cudaStream_t stream) : device_(device), stream_(stream) {}
+  /// Of what is on this device's stream, which must outlive it. `wait` is told when the host waits.
+  PinnedReadback(int device, cudaStream_t stream, std::shared_ptr<DeviceWait> wait)
+      : device_(device), stream_(stream), wait_(std::move(wait)) {}
   ~PinnedReadback() override;
   void start(std::span<const Part> parts) override;
   const std::byte* wait() override;
@@ -49,6 +52,7 @@ class PinnedReadback final : public Readback {
  private:
   int device_;
   cudaStream_t stream_;
+  std::shared_ptr<DeviceWait> wait_;
   std::byte* memory_ = nullptr;
   std::size_t bytes_ = 0;
   cudaEvent_t copied_ = nullptr;

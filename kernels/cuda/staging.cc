@@ -78,7 +78,7 @@ void Staging::send(std::size_t bytes, FunctionRef<void(std::byte*)> fill,
   open();
   Slot& slot = slots_[next_];
   next_ = (next_ + 1) % slots_.size();
-  check_call("cudaEventSynchronize", cudaEventSynchronize(slot.copied));
+  wait_for(slot.copied);
   reserve(slot, bytes);
   fill(slot.host);
   check_call("cudaStreamWaitEvent", cudaStreamWaitEvent(copies_, slot.used, 0));
@@ -120,9 +120,14 @@ void Staging::open() {
   check_call("cudaStreamCreate", cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
 }
 
+void Staging::wait_for(cudaEvent_t event) {
+  const DeviceWait::Scope waiting(*wait_);
+  check_call("cudaEventSynchronize", cudaEventSynchronize(event));
+}
+
 void Staging::reserve(Slot& slot, std::size_t bytes) {
   if (bytes <= slot.bytes) return;
-  check_call("cudaEventSynchronize", cudaEventSynchronize(slot.used));
+  wait_for(slot.used);
   release(slot.host, slot.device);
   slot.host = nullptr;
   slot.device = nullptr;

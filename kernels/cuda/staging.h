@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <utility>
 
 #include "kernels/api.h"
 #include "kernels/core/function_ref.h"
@@ -20,9 +21,10 @@ class Staging {
   static constexpr std::size_t kPieceBytes = std::size_t{16} << 20;
 
   /// Pieces are meant to be of `piece_bytes`; a larger one makes the buffers grow. Nothing is
-  /// allocated before the first.
-  explicit Staging(int threads, std::size_t piece_bytes = kPieceBytes)
-      : threads_(threads), piece_bytes_(piece_bytes) {}
+  /// allocated before the first. `wait` is told when the host waits for the device.
+  explicit Staging(int threads, std::size_t piece_bytes = kPieceBytes,
+                   std::shared_ptr<DeviceWait> wait = std::make_shared<DeviceWait>())
+      : threads_(threads), piece_bytes_(piece_bytes), wait_(std::move(wait)) {}
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
@@ -51,9 +53,11 @@ class Staging {
   ThreadPool& pool();
   void open();
   void reserve(Slot& slot, std::size_t bytes);
+  void wait_for(cudaEvent_t event);
 
   int threads_;
   std::size_t piece_bytes_;
+  std::shared_ptr<DeviceWait> wait_;
   std::unique_ptr<ThreadPool> pool_;
   cudaStream_t copies_ = nullptr;
   std::array<Slot, 2> slots_;

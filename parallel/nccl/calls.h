@@ -42,13 +42,20 @@ class NcclCalls {
   virtual Status status() = 0;
   /// Why the status is kFailed. Any thread.
   virtual std::string error() = 0;
-  /// Puts the operations on the stream as one group.
+  /// Puts the operations on the stream as one group. While the stream is recorded they become part
+  /// of the recording: on all ranks or on none, and likewise whenever that is repeated.
   virtual void enqueue(std::span<const NcclOperation> group) = 0;
 
-  /// Marks the place on the stream behind all that is on it now; forgets the last mark.
-  virtual void mark() = 0;
-  /// Whether the stream has come past the mark, or can come no further. Any thread; never waits.
-  virtual bool passed() = 0;
+  /// Memory of the device that can be registered; null where there is none.
+  virtual void* allocate(std::size_t bytes) = 0;
+  /// Makes such memory known to all ranks, which do the same with as many bytes. NCCL may also
+  /// decide not to take it: `registered` says, when the status is kReady.
+  virtual void begin_register(void* memory, std::size_t bytes) = 0;
+  virtual bool registered(void* memory) = 0;
+  /// Takes back what was registered; waits for what is on the stream. Before `free`.
+  virtual void begin_deregister(void* memory) = 0;
+  /// Waits for what is on the stream.
+  virtual void free(void* memory) = 0;
 
   virtual void begin_finalize() = 0;
   virtual void destroy() = 0;

@@ -42,7 +42,8 @@ class NcclGroup final : public Communicator, private DeviceExchange {
       throw;
     }
     monitor_ = std::make_unique<NcclMonitor>(
-        *calls_, members_.state, [this] { return "an exchange by NCCL with " + others_; },
+        *calls_, *members_.wait, members_.state,
+        [this] { return "an exchange by NCCL with " + others_; },
         [this](const std::string& trouble) { fail(trouble); });
   }
 
@@ -131,6 +132,55 @@ class NcclGroup final : public Communicator, private DeviceExchange {
 
   bool reduces() const override { return all_reduce_ == AllReduce::kNccl; }
 
+  // NCCL wants registered memory from all ranks or from none. Why it takes none its own log says
+  // (NCCL_DEBUG=INFO).
+  kernels::Buffer allocate(std::size_t bytes) override {
+    throw_if_failed();
+    if (bytes == 0) return {};
+    try {
+      const kernels::DeviceWait::Scope waiting(*members_.wait);
+      void* const memory = calls_->allocate(bytes);
+      if (!everywhere(memory != nullptr)) {
+        if (memory != nullptr) calls_->free(memory);
+        return {};
+      }
+      kernels::Buffer buffer(memory, bytes, [this](void* freed) { release(freed); });
+      calls_->begin_register(memory, bytes);
+      settle("memory that NCCL registers with ");
+      if (!everywhere(calls_->registered(memory))) deregister(memory);
+      return buffer;
+    } catch (const FatalError& error) {
+      throw_if_failed();
+      members_.end_job(error.what());
+      throw;
+    }
+  }
+
+  bool everywhere(bool here) {
+    std::vector<std::byte> all(static_cast<std::size_t>(size()));
+    const std::byte mine{here};
+    members_.host->all_gather({&mine, 1}, all, std::vector<std::size_t>(all.size(), 1));
+    return std::ranges::count(all, std::byte{0}) == 0;
+  }
+
+  void deregister(void* memory) {
+    if (!calls_->registered(memory)) return;
+    calls_->begin_deregister(memory);
+    settle("memory that NCCL releases with ");
+  }
+
+  // As at the group's own end.
+  void release(void* memory) {
+    if (failed_.load() || std::uncaught_exceptions() > exceptions_at_start_) return;
+    try {
+      const kernels::DeviceWait::Scope waiting(*members_.wait);
+      deregister(memory);
+      calls_->free(memory);
+    } catch (const FatalError& error) {
+      members_.end_job(error.what());
+    }
+  }
+
   // ---- the communicator
 
   void connect() {
@@ -170,16 +220,17 @@ class NcclGroup final : public Communicator, private DeviceExchange {
   void run() {
     throw_if_failed();
     if (operations_.empty()) return;
-    monitor_->begun();
     try {
-      calls_->enqueue(operations_);
+      {
+        const kernels::DeviceWait::Scope waiting(*members_.wait);
+        calls_->enqueue(operations_);
+      }
       settle("an exchange by NCCL with ");
-      calls_->mark();
     } catch (const FatalError& error) {
+      throw_if_failed();
       members_.end_job(error.what());  // what is on the stream may keep memory from being freed
       throw;
     }
-    monitor_->enqueued();
   }
 
   // ---- failures

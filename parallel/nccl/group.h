@@ -27,9 +27,10 @@ std::string nccl_obstacle(Communicator& group, const MemberNames& names,
 
 /// What a group by NCCL is made of.
 struct NcclMembers {
-  std::unique_ptr<Communicator> host;  // the same ranks by way of the host
-  MemberNames names;                   // by rank within the group
-  const RankState& state;              // outlives the group
+  std::unique_ptr<Communicator> host;         // the same ranks by way of the host
+  MemberNames names;                          // by rank within the group
+  const RankState& state;                     // outlives the group
+  std::shared_ptr<kernels::DeviceWait> wait;  // NativeStream::wait of this rank's stream
   /// Ends the job, with this message if it is the first; must not wait for NCCL, MPI or other
   /// ranks. Any thread; may return before the end.
   std::function<void(std::string_view)> end_job;

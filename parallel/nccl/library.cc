@@ -1,6 +1,7 @@
 #include <nccl.h>
 
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -15,6 +16,25 @@ void check_cuda(const char* call, cudaError_t status) {
         cudaGetErrorName(status));
 }
 
+// Windows are what symmetric memory and NVLS take; before them only NVLS took registered buffers.
+#if NCCL_VERSION_CODE >= NCCL_VERSION(2, 27, 0)
+using Registration = ncclWindow_t;
+ncclResult_t register_memory(ncclComm_t comm, void* memory, std::size_t bytes, Registration* to) {
+  return ncclCommWindowRegister(comm, memory, bytes, to, NCCL_WIN_COLL_SYMMETRIC);
+}
+ncclResult_t deregister_memory(ncclComm_t comm, Registration registration) {
+  return ncclCommWindowDeregister(comm, registration);
+}
+#else
+using Registration = void*;
+ncclResult_t register_memory(ncclComm_t comm, void* memory, std::size_t bytes, Registration* to) {
+  return ncclCommRegister(comm, memory, bytes, to);
+}
+ncclResult_t deregister_memory(ncclComm_t comm, Registration registration) {
+  return ncclCommDeregister(comm, registration);
+}
+#endif
+
 /// NCCL lets one thread at a time use a communicator. The lock is held for calls alone, which in a
 /// non-blocking communicator return at once.
 class NcclLibrary final : public NcclCalls {
@@ -22,9 +42,7 @@ class NcclLibrary final : public NcclCalls {
   explicit NcclLibrary(const kernels::NativeStream& stream)
       : device_(stream.device), stream_(static_cast<cudaStream_t>(stream.stream)) {
     check_cuda("cudaSetDevice", cudaSetDevice(device_));
-    check_cuda("cudaEventCreate", cudaEventCreateWithFlags(&mark_, cudaEventDisableTiming));
   }
-  ~NcclLibrary() override { (void)cudaEventDestroy(mark_); }
 
   UniqueId make_unique_id() override {
     ncclUniqueId id;
@@ -72,12 +90,32 @@ class NcclLibrary final : public NcclCalls {
     check_nccl("ncclGroupEnd", ncclGroupEnd());
   }
 
-  void mark() override { check_cuda("cudaEventRecord", cudaEventRecord(mark_, stream_)); }
-  // An error of the device is told by what waits for the stream.
-  bool passed() override {
-    // Or another thread would first make itself at home on GPU 0.
-    if (cudaSetDevice(device_) != cudaSuccess) return true;
-    return cudaEventQuery(mark_) != cudaErrorNotReady;
+  void* allocate(std::size_t bytes) override {
+    check_cuda("cudaSetDevice", cudaSetDevice(device_));
+    void* memory = nullptr;
+    return ncclMemAlloc(&memory, bytes) == ncclSuccess ? memory : nullptr;
+  }
+
+  void begin_register(void* memory, std::size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    // NCCL may write it later, but before it is ready.
+    Registration* const registration = &registrations_[memory];
+    check_nccl("ncclCommWindowRegister", register_memory(comm_, memory, bytes, registration));
+  }
+
+  bool registered(void* memory) override { return registrations_[memory] != Registration{}; }
+
+  void begin_deregister(void* memory) override {
+    wait_for_stream();
+    const std::lock_guard lock(mutex_);
+    check_nccl("ncclCommWindowDeregister", deregister_memory(comm_, registrations_[memory]));
+    registrations_[memory] = {};
+  }
+
+  void free(void* memory) override {
+    wait_for_stream();
+    check_nccl("ncclMemFree", ncclMemFree(memory));
+    registrations_.erase(memory);
   }
 
   void begin_finalize() override {
@@ -117,6 +155,12 @@ class NcclLibrary final : public NcclCalls {
     }
   }
 
+  // ncclMemFree does not, as cudaFree would.
+  void wait_for_stream() {
+    check_cuda("cudaSetDevice", cudaSetDevice(device_));
+    check_cuda("cudaStreamSynchronize", cudaStreamSynchronize(stream_));
+  }
+
   /// NCCL's own words about the last error say more than the code's, and where they are from.
   std::string text_of(const char* call, ncclResult_t result) const {
     const char* const details = ncclGetLastError(comm_);
@@ -132,9 +176,9 @@ class NcclLibrary final : public NcclCalls {
 
   int device_;
   cudaStream_t stream_;
-  cudaEvent_t mark_ = nullptr;
   std::mutex mutex_;
   ncclComm_t comm_ = nullptr;
+  std::map<void*, Registration> registrations_;  // of what `allocate` gave
 };
 
 }  // namespace

@@ -4,10 +4,11 @@
 
 namespace paceline::parallel {
 
-NcclMonitor::NcclMonitor(NcclCalls& calls, const RankState& state,
+NcclMonitor::NcclMonitor(NcclCalls& calls, const kernels::DeviceWait& wait, const RankState& state,
                          std::function<std::string()> describe,
                          std::function<void(const std::string&)> on_trouble)
     : calls_(calls),
+      wait_(wait),
       state_(state),
       describe_(std::move(describe)),
       on_trouble_(std::move(on_trouble)),
@@ -20,17 +21,6 @@ NcclMonitor::~NcclMonitor() {
   }
   wake_.notify_all();
   thread_.join();
-}
-
-void NcclMonitor::begun() {
-  last_.store(Clock::now().time_since_epoch().count());
-  entering_.store(true);
-}
-
-void NcclMonitor::enqueued() {
-  last_.store(Clock::now().time_since_epoch().count());
-  marked_.store(true);
-  entering_.store(false);
 }
 
 void NcclMonitor::watch() {
@@ -46,14 +36,11 @@ void NcclMonitor::watch() {
   }
 }
 
-// A stream that is not past the mark is at work or waits for other ranks. New exchanges show that
-// it is at work: the host cannot run ahead of it for long.
+// A stream that does not end is at work or waits for other ranks, and sooner or later the host
+// waits for it: the tokens of every step come from there.
 std::string NcclMonitor::find_trouble() {
-  const bool waits = entering_.load() || (marked_.load() && !calls_.passed());
-  const Clock::duration waited = Clock::now().time_since_epoch() - Clock::duration(last_.load());
-  if (waits && waited > state_.patience()) {
-    return complaint(waited, describe_(), state_.phase());
-  }
+  const kernels::DeviceWait::Clock::duration waited = wait_.waited();
+  if (waited > state_.patience()) return complaint(waited, describe_(), state_.phase());
   return calls_.status() == NcclCalls::Status::kFailed ? calls_.error() : std::string();
 }
 

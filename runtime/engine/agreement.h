@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/api.h"
 #include "parallel/communicator.h"
 #include "runtime/engine/control.h"
 
@@ -25,12 +26,14 @@ class DecisionHash {
 };
 
 /// The contract's fifth rule. Before each step the ranks of a replica exchange the hash of what
-/// they decided in the step before, and the leader's control.
+/// they decided in the step before, and the leader's control. Where a rank's backend has forgotten
+/// since the step before what it repeats, all forget, so that they record and repeat alike.
 class Agreement {
  public:
   /// `terminate` says whether this process has been asked to end.
-  Agreement(parallel::Communicator& communicator, std::function<bool()> terminate)
-      : communicator_(communicator), terminate_(std::move(terminate)) {}
+  Agreement(parallel::Communicator& communicator, kernels::Backend& backend,
+            std::function<bool()> terminate)
+      : communicator_(communicator), backend_(backend), terminate_(std::move(terminate)) {}
 
   /// Returns the leader's control on every rank. After it returns, the decisions of all earlier
   /// steps are known to be equal. Throws FatalError naming two ranks that differ, and the step.
@@ -44,12 +47,16 @@ class Agreement {
     std::uint64_t decisions = 0;
     std::uint64_t control_bytes = 0;
     std::uint64_t terminate = 0;
+    std::uint64_t forgot = 0;
   };
+  static bool any(const std::vector<Header>& headers, std::uint64_t Header::*flag);
 
   parallel::Communicator& communicator_;
+  kernels::Backend& backend_;
   std::function<bool()> terminate_;
   bool termination_requested_ = false;
-  std::int64_t step_ = 0;  // steps exchanged so far
+  std::int64_t step_ = 0;       // steps exchanged so far
+  std::int64_t forgotten_ = 0;  // RepeatCounts::forgotten after the last exchange
 };
 
 }  // namespace paceline::runtime

@@ -23,7 +23,7 @@ Engine::Engine(LlamaModel& model, kernels::Backend& backend, parallel::Communica
     : model_(model),
       backend_(backend),
       hooks_(std::move(hooks)),
-      agreement_(communicator, hooks_.terminate),
+      agreement_(communicator, backend, hooks_.terminate),
       drafting_(std::move(drafting)),
       scheduler_(limits),
       cache_(cache) {

@@ -135,6 +135,37 @@ TEST(ExchangeWorkspaceTest, OnlyLongSumsAreCutIntoSlices) {
   EXPECT_EQ(sends(2, 512), 0);
 }
 
+// Where all ranks can, what is exchanged lies in memory that NCCL knows; it grows on all of them at
+// once. Else it lies elsewhere on all of them.
+TEST(ExchangeWorkspaceTest, WhatIsExchangedIsRegisteredOnAllRanksOrOnNone) {
+  constexpr std::int64_t kSize = std::int64_t{1} << 18;  // 8 partials are 8 MiB
+  const auto registrations_of = [&](FakeNcclNetwork& network) {
+    run_nccl_ranks(network, 3, AllReduce::kCanonical, [&](Communicator& group) {
+      const auto backend = kernels::make_reference_backend();
+      ExchangeWorkspace exchange(*backend, group, kShards, kAlways);
+      const PartialSums partials = exchange.shard_sums();
+      std::vector<float> out(2 * kSize);
+      for (const std::int64_t size : {kSize / 8, kSize, kSize / 2, 2 * kSize}) {
+        float* const mine = exchange.prepare_sum(partials, size);
+        std::fill_n(mine, partials.counts[group.rank()] * size, 1.0f);
+        exchange.sum(partials, size, out.data());
+        EXPECT_EQ(out[static_cast<std::size_t>(size) - 1],
+                  static_cast<float>(partials.merges.size()));
+      }
+    });
+    EXPECT_EQ(network.destroyed(), 3);
+    return network.registrations();
+  };
+  FakeNcclNetwork able(3);
+  EXPECT_EQ(registrations_of(able), 3 * 3);
+  FakeNcclNetwork without_memory(3);
+  without_memory.refuse_memory(2);
+  EXPECT_EQ(registrations_of(without_memory), 0);
+  FakeNcclNetwork without_registration(3);
+  without_registration.refuse_to_register(0);
+  EXPECT_EQ(registrations_of(without_registration), 2 * 3);  // and all taken back
+}
+
 TEST(ExchangeWorkspaceTest, AGroupMayNotBeLargerThanTheShards) {
   run_ranks(2, [](Communicator& group) {
     const auto backend = kernels::make_reference_backend();

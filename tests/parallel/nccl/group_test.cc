@@ -121,10 +121,10 @@ TEST(NcclGroupTest, AnExchangeThatDoesNotEndEndsTheJob) {
     const std::vector<std::size_t> counts = {1, 1};
     group->device()->all_gather(all.data(), counts);
     host.barrier();
-    network.stall();
+    network.stall(1);
     host.barrier();
     state.enter("decode", std::chrono::seconds(1));
-    group->device()->all_gather(all.data(), counts);  // returns: what is on the stream does not end
+    EXPECT_THROW(group->device()->all_gather(all.data(), counts), FatalError);
     while (network.aborted() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const std::string expected =
         "for an exchange by NCCL with rank " + std::to_string(1 - host.rank()) + " in decode";

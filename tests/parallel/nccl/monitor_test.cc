@@ -11,17 +11,16 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const std::vector<NcclOperation> kNothing;
-
 /// A communicator of one rank, and what its monitor says.
 struct Watched {
   FakeNcclNetwork network{1};
   std::unique_ptr<NcclCalls> calls = network.calls();
+  kernels::DeviceWait wait;
   RankState state;
   std::mutex mutex;
   std::condition_variable said;
   std::string trouble;
-  NcclMonitor monitor{*calls, state, [] { return "an exchange"; },
+  NcclMonitor monitor{*calls, wait, state, [] { return "an exchange"; },
                       [this](const std::string& message) {
                         const std::lock_guard lock(mutex);
                         trouble = message;
@@ -44,30 +43,19 @@ struct Watched {
   }
 };
 
-// Its patience is over long before the monitor looks.
-TEST(NcclMonitorTest, AnExchangeThatHasEndedIsNoTrouble) {
+TEST(NcclMonitorTest, AWaitThatHasEndedIsNoTrouble) {
   Watched watched;
-  watched.monitor.begun();
-  watched.calls->enqueue(kNothing);
-  watched.settle();
-  watched.monitor.enqueued();
+  watched.state.enter("decode", std::chrono::minutes(1));
+  { const kernels::DeviceWait::Scope waiting(watched.wait); }
+  watched.state.enter("decode", std::chrono::milliseconds(1));
   EXPECT_EQ(watched.wait_for_trouble(5 * NcclMonitor::kPeriod / 2), "");
 }
 
-TEST(NcclMonitorTest, TellsOfAnExchangeThatDoesNotEnd) {
+TEST(NcclMonitorTest, TellsOfAWaitForTheDeviceThatDoesNotEnd) {
   Watched watched;
-  watched.network.stall();
-  watched.calls->enqueue(kNothing);
-  watched.monitor.enqueued();
+  const kernels::DeviceWait::Scope waiting(watched.wait);
   EXPECT_THAT(watched.wait_for_trouble(),
               AllOf(HasSubstr("waited "), HasSubstr("for an exchange in decode")));
-}
-
-// The host may be stuck before there is anything on the stream.
-TEST(NcclMonitorTest, TellsOfAnExchangeThatDoesNotBegin) {
-  Watched watched;
-  watched.monitor.begun();
-  EXPECT_THAT(watched.wait_for_trouble(), HasSubstr("for an exchange in decode"));
 }
 
 TEST(NcclMonitorTest, TellsOfWhatNcclNotices) {

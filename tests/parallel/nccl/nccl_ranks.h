@@ -44,18 +44,26 @@ struct JobEnds {
   }
 };
 
+/// Where a rank's exchanges take place.
+struct NcclStream {
+  std::shared_ptr<kernels::DeviceWait> wait = std::make_shared<kernels::DeviceWait>();
+  FakeNcclNetwork::Put put = FakeNcclNetwork::at_once;
+};
+
 inline std::unique_ptr<Communicator> join_nccl(Communicator& host, FakeNcclNetwork& network,
                                                const RankState& state, JobEnds& ends,
-                                               AllReduce all_reduce = AllReduce::kCanonical) {
+                                               AllReduce all_reduce = AllReduce::kCanonical,
+                                               const NcclStream& stream = {}) {
   return make_nccl_group({.host = std::make_unique<BorrowedGroup>(host),
                           .names = names_of(host.size()),
                           .state = state,
+                          .wait = stream.wait,
                           .end_job =
                               [&ends](std::string_view message) {
                                 const std::lock_guard lock(ends.mutex);
                                 ends.messages.emplace_back(message);
                               }},
-                         network.calls(), all_reduce);
+                         network.calls(stream.put), all_reduce);
 }
 
 /// Runs `body` as every rank of a group by the fake NCCL, each a thread.

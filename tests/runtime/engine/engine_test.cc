@@ -88,7 +88,8 @@ TEST(Engine, CancelledRequestsLeaveTheirPages) {
 TEST(Engine, ARankThatDecidesDifferentlyStopsTheJob) {
   parallel::run_ranks(2, [&](parallel::Communicator& communicator) {
     bool stop = false;
-    Agreement agreement(communicator, [&stop] { return stop; });
+    const auto backend = kernels::make_reference_backend();
+    Agreement agreement(communicator, *backend, [&stop] { return stop; });
     agreement.exchange({}, 7);
     // What the last step decided: rank 1 is off.
     const auto disagree = [&] { agreement.exchange({}, communicator.rank() == 0 ? 1234u : 1235u); };
@@ -104,7 +105,8 @@ TEST(Engine, ARankThatDecidesDifferentlyStopsTheJob) {
 
 TEST(Engine, TerminationOnOneRankReachesAll) {
   parallel::run_ranks(3, [&](parallel::Communicator& communicator) {
-    Agreement agreement(communicator, [&] { return communicator.rank() == 2; });
+    const auto backend = kernels::make_reference_backend();
+    Agreement agreement(communicator, *backend, [&] { return communicator.rank() == 2; });
     agreement.exchange({}, 0);
     EXPECT_TRUE(agreement.termination_requested());
   });
