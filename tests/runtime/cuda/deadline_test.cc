@@ -6,16 +6,16 @@
 #include "parallel/watchdog.h"
 #include "tests/support/simt/stream.h"
 
-namespace paceline::parallel {
+namespace paceline::runtime {
 namespace {
 
 /// A process that waits for its GPU, on whose stream there is something that does not end.
 void wait_for_ever() {
-  Signals signals;
-  RankState state;
-  const auto board =
-      std::make_shared<Board>(std::make_shared<SharedSegment>(Board::bytes(1)), 0, 1, 0);
-  Watchdog watchdog(board, "node1", signals, false, [] {});
+  parallel::Signals signals;
+  parallel::RankState state;
+  const auto board = std::make_shared<parallel::Board>(
+      std::make_shared<parallel::SharedSegment>(parallel::Board::bytes(1)), 0, 1, 0);
+  parallel::Watchdog watchdog(board, "node1", signals, false, [] {});
   const auto backend = kernels::make_cuda_backend({});
   const auto native = backend->native_stream();
   watchdog.watch_device(native->wait, "GPU 0", state);
@@ -28,7 +28,7 @@ void wait_for_ever() {
 
 TEST(CudaDeadline, AKernelThatDoesNotEndEndsTheProcess) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(wait_for_ever(), testing::ExitedWithCode(kPeerDiedExit),
+  EXPECT_EXIT(wait_for_ever(), testing::ExitedWithCode(parallel::kPeerDiedExit),
               "paceline: rank 0 on node1 has waited [0-9.]+ s for GPU 0 in decode");
 }
 
@@ -46,4 +46,4 @@ TEST(CudaDeadline, AWaitEndsWithItsCall) {
 }
 
 }  // namespace
-}  // namespace paceline::parallel
+}  // namespace paceline::runtime
