@@ -120,6 +120,7 @@ TEST(CudaNccl, RanksRepeatDraftsWithTheirExchanges) {
       DraftingRank rank({3, 3, 0}, backend, group);
       EXPECT_EQ(run_to_end(rank.engine(), few_requests()), expected);
       EXPECT_GT(rank.engine().stats().tree_rows, 0);
+      EXPECT_GT(rank.engine().stats().steps_ahead, 0);
       counts.add(backend);
     });
     counts.check(true);
