@@ -47,6 +47,8 @@ ExchangeWorkspace::ExchangeWorkspace(kernels::Backend& backend, Communicator& co
 }
 
 // What a library has recorded of its exchanges must end before its communicator does.
+// Graphs with exchanges must be gone before NCCL's communicator. None is under way: whoever runs
+// steps waits for them first.
 ExchangeWorkspace::~ExchangeWorkspace() {
   if (communicator_.device() != nullptr) backend_.forget_repeats();
 }

@@ -75,7 +75,7 @@ class CudaBackend final : public Backend {
   }
 
   ~CudaBackend() override {
-    graphs_.forget();
+    (void)cudaStreamSynchronize(stream_);
     workspaces_.clear();
     products_.reset();
     (void)cudaStreamDestroy(stream_);
@@ -124,7 +124,7 @@ class CudaBackend final : public Backend {
   }
   // Nothing but graphs used the workspaces before the last.
   void forget_repeats() override {
-    graphs_.forget();
+    graphs_.forget(stream());
     ++forgotten_;
     if (workspaces_.size() > 1) workspaces_.erase(workspaces_.begin(), workspaces_.end() - 1);
   }

@@ -6,6 +6,42 @@
 
 namespace paceline::kernels::cuda {
 
+namespace {
+
+bool has_passed(cudaError_t status) {
+  if (status == cudaErrorNotReady) return false;
+  check_call("the device", status);
+  return true;
+}
+
+}  // namespace
+
+GraphCache::~GraphCache() {
+  for (Forgotten& forgotten : forgotten_) (void)cudaEventDestroy(forgotten.passed);
+}
+
+void GraphCache::forget(cudaStream_t stream) {
+  Forgotten forgotten;
+  for (auto& [key, entry] : entries_) {
+    if (entry.graph != nullptr) forgotten.graphs.push_back(std::move(entry.graph));
+  }
+  entries_.clear();
+  destroy_passed();
+  if (forgotten.graphs.empty() || has_passed(cudaStreamQuery(stream))) return;
+  check_call("cudaEventCreate",
+             cudaEventCreateWithFlags(&forgotten.passed, cudaEventDisableTiming));
+  forgotten_.push_back(std::move(forgotten));
+  check_call("cudaEventRecord", cudaEventRecord(forgotten_.back().passed, stream));
+}
+
+void GraphCache::destroy_passed() {
+  std::erase_if(forgotten_, [](const Forgotten& forgotten) {
+    if (!has_passed(cudaEventQuery(forgotten.passed))) return false;
+    check_call("cudaEventDestroy", cudaEventDestroy(forgotten.passed));
+    return true;
+  });
+}
+
 void GraphCache::run(std::span<const std::int64_t> key, FunctionRef<void()> ops,
                      cudaStream_t stream) {
   const auto [found, is_new] = entries_.try_emplace({key.begin(), key.end()});

@@ -24,9 +24,16 @@ class GraphCache {
   /// a layer, of about 2 KB each in the driver's books: at most 64 MB for a model of 32 layers.
   static constexpr std::size_t kMostGraphs = 96;
 
+  GraphCache() = default;
+  /// What is on the stream must have been done.
+  ~GraphCache();
+  GraphCache(const GraphCache&) = delete;
+  GraphCache& operator=(const GraphCache&) = delete;
+
   /// Puts `ops` on the stream, which must not be the default one.
   void run(std::span<const std::int64_t> key, FunctionRef<void()> ops, cudaStream_t stream);
-  void forget() { entries_.clear(); }
+  /// A graph that the stream may not have come past is destroyed when it has.
+  void forget(cudaStream_t stream);
 
   /// Whether a graph is being recorded.
   bool recording() const { return recording_; }
@@ -43,10 +50,18 @@ class GraphCache {
     std::int64_t used = 0;
   };
 
+  /// Graphs that nobody will start again, and the place on the stream behind them.
+  struct Forgotten {
+    std::vector<Graph> graphs;
+    cudaEvent_t passed = nullptr;
+  };
+
   Graph record(FunctionRef<void()> ops, cudaStream_t stream);
   void drop_oldest();
+  void destroy_passed();
 
   std::map<std::vector<std::int64_t>, Entry> entries_;
+  std::vector<Forgotten> forgotten_;
   std::int64_t clock_ = 0;
   bool recording_ = false;
   std::int64_t recorded_ = 0;

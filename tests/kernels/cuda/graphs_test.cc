@@ -75,10 +75,28 @@ TEST_F(GraphCacheTest, KeysAreToldApart) {
 
 TEST_F(GraphCacheTest, ForgetsWhatIsNoLongerTrue) {
   for (int i = 0; i < 3; ++i) run(7, 10);
-  graphs_.forget();
+  graphs_.forget(stream_);
   run(7, 20);
   EXPECT_EQ(called_, 3);
   EXPECT_EQ(appended().back(), 21);
+}
+
+// It is done all the same, and destroyed no sooner (on the emulator that would end the program).
+TEST_F(GraphCacheTest, ForgetsWhatIsUnderWay) {
+  for (int i = 0; i < 2; ++i) run(7, 10);
+  void* pinned = nullptr;
+  check_call("cudaMallocHost", cudaMallocHost(&pinned, sizeof(int)));
+  *static_cast<int*>(pinned) = 4;
+  // The stream waits for a copy, and the graph for both.
+  check_call("cudaMemcpyAsync",
+             cudaMemcpyAsync(count_.data(), pinned, sizeof(int), cudaMemcpyHostToDevice, stream_));
+  graphs_.run(
+      Key{7}, [] { FAIL() << "it was recorded"; }, stream_);
+  graphs_.forget(stream_);
+  check_call("cudaStreamSynchronize", cudaStreamSynchronize(stream_));
+  graphs_.forget(stream_);
+  EXPECT_EQ(appended(), (std::vector<int>{10, 11, 10, 11, 10, 11}));
+  check_call("cudaFreeHost", cudaFreeHost(pinned));
 }
 
 TEST_F(GraphCacheTest, DropsWhatWasNotUsedForLongest) {

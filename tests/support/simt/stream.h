@@ -13,6 +13,7 @@
 
 struct SimtGraph {
   std::vector<std::function<void()>> kernels;
+  std::shared_ptr<int> launched = std::make_shared<int>();  // and not done yet
 };
 struct SimtStream {
   std::unique_ptr<SimtGraph> recorded;  // while it is

@@ -201,6 +201,7 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900
 };
 inline const char* cudaGetErrorName(cudaError_t error) {
@@ -302,6 +303,13 @@ inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   paceline::simt::reach(*event);
   return cudaSuccess;
 }
+/// Does no work, so that nothing is done sooner for having been asked after.
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+inline cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return stream == nullptr || stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady;
+}
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
   paceline::simt::reach(*event);
   delete event;
@@ -332,16 +340,23 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
   return *graph == nullptr ? cudaErrorInvalidValue : cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned) {
-  *exec = new SimtGraph(*graph);
+  *exec = new SimtGraph{graph->kernels};
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;
   return cudaSuccess;
 }
-inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
+/// CUDA does not say what happens where that is under way: here the program ends.
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  if (*exec->launched > 0)
+    throw paceline::simt::Error("a graph is destroyed while it is under way");
+  return cudaGraphDestroy(exec);
+}
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  ++*exec->launched;
   for (const auto& kernel : exec->kernels) paceline::simt::put(stream, kernel);
+  paceline::simt::put(stream, [launched = exec->launched] { --*launched; });
   return cudaSuccess;
 }
 
