@@ -4,8 +4,10 @@
 
 namespace paceline::kernels {
 
-/// Inputs of one instruction of a tensor core, which adds 16 products to a sum.
+/// Inputs of one instruction of a tensor core, which adds 16 products to a sum. Of
+/// AttentionMath::kBf16 head_dim is a multiple of it.
 inline constexpr int kTensorInputs = 16;
+inline constexpr int kMostTensorHeadDim = 256;
 
 /// The dimension of the k-th product of a score of AttentionMath::kBf16. It is no plain ascent, so
 /// that the four lanes which share a key's products each read 8 dimensions that stand together: of

@@ -22,6 +22,7 @@ inline constexpr int kTensorBlocks = kAttentionSegment / kTensorKeys;  // of a s
 inline constexpr int kTensorThreads = kTensorBlocks * kWarpThreads;
 inline constexpr int kTileQueries = 16;
 static_assert(kTensorKeys == kWarpThreads, "a lane finds a key's place");
+static_assert(kMostTensorHeadDim <= kMostHeadDim);
 
 /// Queries of a tile that see the same keys at the positions of a block.
 struct KeyRun {
