@@ -50,6 +50,7 @@ struct TensorMemory {
   float sum[kTensorBlocks][kQueries];      // of a block's weights
   KeyRun runs[kTensorBlocks][kQueries];
   int run_count[kTensorBlocks];
+  int count;                      // of the queries
   alignas(16) Words4 queries[1];  // [kTiles, head_dim / 16, 32]: operands of a product
 };
 
@@ -86,14 +87,13 @@ struct TensorRuns {
 
   const AttentionParams& params;
   int kv_head;
-  int count;
   TensorMemory<kTiles>& shared;
 
   __device__ int dim() const { return kDim > 0 ? kDim : params.kv.head_dim; }
 
   /// Whether a query sees any of the segment.
   __device__ bool sees(int q, std::int32_t begin) const {
-    return q < count && shared.place[q].position >= begin;
+    return q < shared.count && shared.place[q].position >= begin;
   }
   /// The keys of a block that a query sees.
   __device__ int seen(int q, std::int32_t from) const {
@@ -107,7 +107,7 @@ struct TensorRuns {
     const int block = warp_of_block();
     const int q = lane_of_warp();
     const std::int32_t from = begin + block * kTensorKeys;
-    const int keys = q < count ? seen(q, from) : 0;
+    const int keys = q < shared.count ? seen(q, from) : 0;
     std::int32_t keys_of = 0;
     bool in_own_slots = false;
     if (keys > 0) {

@@ -27,7 +27,7 @@ class TensorScores {
  public:
   __device__ explicit TensorScores(const Runs& runs) : runs_(runs) {}
 
-  /// Rounded, in the products' layout. Needs a barrier after it.
+  /// The block's queries rounded to bf16, in the products' layout. Needs a barrier after it.
   __device__ void load_queries() {
     const int steps = runs_.dim() / kTensorInputs;
     auto* const words = reinterpret_cast<std::uint32_t*>(runs_.shared.queries);
@@ -39,19 +39,18 @@ class TensorScores {
       const int q = i / (4 * kWarpThreads * steps) * kTileQueries + lane / 4 + word % 2 * 8;
       const int d = attention_dim(runs_.dim(), step * kTensorInputs + lane % 4 * 2 + word / 2 * 8);
       words[i] = 0;
-      if (q >= runs_.count) continue;
+      if (q >= runs_.shared.count) continue;
       const float* from = runs_.params.qkv + runs_.shared.row[q] * runs_.params.qkv_stride +
                           std::int64_t{runs_.shared.head[q]} * runs_.dim();
       words[i] = round_bf16x2(from[d], from[d + 1]);
     }
   }
 
-  /// A run's scores, and its queries' largest, by one warp.
+  /// A run's scores, and the largest of each of its queries, by one warp. The run's block starts
+  /// place.block blocks behind position `begin`.
   __device__ void score(std::int32_t begin, const KeyRunPlace& place) {
-    // As many keys at a time as registers hold without spilling.
-    constexpr int kKeyTiles = kTiles == 1 && Runs::kMostDim <= 64 ? 4
-                              : Runs::kMostDim <= 128             ? 2
-                                                                  : 1;
+    // Tiles of 8 keys at a time, as many as registers hold without spilling.
+    constexpr int kKeyTiles = Runs::kMostDim <= 128 ? 2 : 1;
     const KeyRun run = runs_.shared.runs[place.block][place.run];
     const std::int32_t from = begin + place.block * kTensorKeys;
     const typename Runs::KeyPlace own = runs_.find_key(run, from);
@@ -71,6 +70,7 @@ class TensorScores {
         const std::int64_t at = runs_.key_at(run, own.at, key);
         if (key < run.keys) load_key(at, keys[n]);
       }
+      __syncwarp();  // the product takes a whole warp, which keys beyond the last have split
       float sums[kTiles][kKeyTiles][4] = {};
       PACELINE_UNROLL
       for (int step = 0; step < kMostSteps; ++step) {
@@ -93,7 +93,8 @@ class TensorScores {
     keep_largest(run, place.block, most);
   }
 
-  /// Turns them to weights, with their sum and what is done to the blocks before.
+  /// Turns a run's scores to weights. Leaves their sums, and what is done to the blocks before. All
+  /// scores of the segment are there.
   __device__ void weigh(std::int32_t begin, const KeyRunPlace& place) {
     const KeyRun run = runs_.shared.runs[place.block][place.run];
     const std::int32_t from = begin + place.block * kTensorKeys;
@@ -133,11 +134,13 @@ class TensorScores {
     }
   }
 
-  /// Merges a query's state of a segment into that of those before it.
-  __device__ void merge_states(int q, std::int32_t begin, bool is_first) {
+  /// Merges the queries' states of a segment into those of the segments before it.
+  __device__ void merge_states(std::int32_t begin, bool is_first) {
+    const auto q = static_cast<int>(threadIdx.x);
+    if (!runs_.sees(q, begin)) return;
     SegmentState state{-std::numeric_limits<float>::infinity(), 0};
-    for (int block = 0; block < kTensorBlocks && runs_.seen(q, begin + block * kTensorKeys) > 0;
-         ++block) {
+    for (int block = 0; block < kTensorBlocks; ++block) {
+      if (runs_.seen(q, begin + block * kTensorKeys) == 0) break;
       const float own = runs_.shared.max[block][q];
       state.max = own > state.max ? own : state.max;
       state.sum = std::fma(state.sum, runs_.shared.rescale[block][q], runs_.shared.sum[block][q]);
@@ -150,7 +153,7 @@ class TensorScores {
   }
 
  private:
-  /// Of 16 or 32 keys and all dimensions, a lane's operands.
+  /// A lane's operands of 8 keys and all dimensions.
   struct KeyWords {
     Words2 step[kMostSteps];
   };

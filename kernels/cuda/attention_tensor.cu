@@ -37,40 +37,42 @@
 namespace paceline::kernels::cuda {
 namespace {
 
+/// Which queries a block has; returns the largest of their positions, -1 if there are none. Needs a
+/// barrier after it.
+template <int kTiles>
+__device__ std::int32_t find_queries(const AttentionParams& params, const HeadGroups& groups,
+                                     const AttentionSplit::Place& at,
+                                     TensorMemory<kTiles>& shared) {
+  const int first = groups.first[at.kv_head];
+  const int heads = groups.first[at.kv_head + 1] - first;
+  const std::int64_t query = at.chunk * shared.kQueries + lane_of_warp();
+  const bool exists = lane_of_warp() < shared.kQueries && query < params.rows * heads;
+  const auto row = static_cast<std::int32_t>(exists ? query / heads : 0);
+  const std::int32_t position = exists ? params.rows_at[row].position : -1;
+  if (exists && warp_of_block() == 0) {
+    shared.place[lane_of_warp()] = params.rows_at[row];
+    shared.row[lane_of_warp()] = row;
+    shared.head[lane_of_warp()] = groups.query_head[first + query % heads];
+  }
+  const unsigned queries = __ballot_sync(kWholeWarp, exists);
+  if (threadIdx.x == 0) shared.count = __popc(queries);
+  return reduce_warp(position, [](std::int32_t a, std::int32_t b) { return a > b ? a : b; });
+}
+
 // As attention.cu's.
 template <KvFormat kFormat, int kDim, int kTiles>
 __global__ void __launch_bounds__(kTensorThreads, 2)
     attention_tensor_kernel(const AttentionParams params, const HeadGroups groups,
                             const AttentionSplit split) {
   join_stream();
-  using Runs = TensorRuns<kFormat, kDim, kTiles>;
   using Values = TensorValues<kFormat, kDim, kTiles>;
   auto& shared = *dynamic_shared<TensorMemory<kTiles>>();
   const AttentionSplit::Place at = split.place(blockIdx.x);
-  const int first = groups.first[at.kv_head];
-  const int heads = groups.first[at.kv_head + 1] - first;
-  const std::int64_t begin = at.chunk * Runs::kQueries;
-  const auto count = static_cast<int>(
-      std::min(std::int64_t{Runs::kQueries}, params.rows * heads - begin));  // may be negative
-  if (count <= 0) return;
-  const int q = lane_of_warp();
-  std::int32_t position = 0;
-  if (q < count) {
-    const auto row = static_cast<std::int32_t>((begin + q) / heads);
-    const RowPlace place = params.rows_at[row];
-    position = place.position;
-    if (warp_of_block() == 0) {
-      shared.place[q] = place;
-      shared.row[q] = row;
-      shared.head[q] = groups.query_head[first + (begin + q) % heads];
-    }
-  }
-  const std::int32_t last =
-      reduce_warp(position, [](std::int32_t a, std::int32_t b) { return a > b ? a : b; });
+  const std::int32_t last = find_queries(params, groups, at, shared);
   const std::int32_t from = split.states != nullptr ? at.segment * kAttentionSegment : 0;
   if (from > last) return;
   __syncthreads();
-  const Runs runs{params, at.kv_head, count, shared};
+  const TensorRuns<kFormat, kDim, kTiles> runs{params, at.kv_head, shared};
   TensorScores<kFormat, kDim, kTiles> scores(runs);
   Values values(runs);
   scores.load_queries();
@@ -84,8 +86,7 @@ __global__ void __launch_bounds__(kTensorThreads, 2)
     __syncthreads();
     runs.for_own_runs([&](const KeyRunPlace& run) { scores.weigh(next, run); });
     __syncthreads();
-    const auto own = static_cast<int>(threadIdx.x);
-    if (own < count && runs.sees(own, next)) scores.merge_states(own, next, next == from);
+    scores.merge_states(next, next == from);
     typename Values::Outputs out;
     values.add_values(next, out);
     __syncthreads();
@@ -95,25 +96,7 @@ __global__ void __launch_bounds__(kTensorThreads, 2)
       values.merge_outputs(next, out, all);
     }
   }
-  const int dim = params.kv.head_dim;
-  Values::for_sums([&](int slice, int tile, int column, int i) {
-    const int of = query_of(tile, i / 2);
-    const int d = values.element(slice, column, i);
-    if (!runs.sees(of, from) || d >= dim) return;
-    const std::int64_t row = shared.row[of];
-    const float sum = all.sum[slice][tile][column][i];
-    const SegmentState state = shared.state[of];
-    if (split.states == nullptr) {
-      params.out[(row * params.num_heads + shared.head[of]) * dim + d] =
-          sum / state.sum + least_zero(params.math);
-      return;
-    }
-    float* const to =
-        split.states + state_place(params, row, shared.head[of], at.segment, split.segments);
-    to[d] = sum;
-    if (d == 0) to[dim] = state.max;
-    if (d == 0) to[dim + 1] = state.sum;
-  });
+  values.store(from, all, split, at.segment);
 }
 
 // ---- the host's part

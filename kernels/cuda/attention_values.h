@@ -35,8 +35,10 @@ class TensorValues {
 
   __device__ explicit TensorValues(const Runs& runs) : runs_(runs) {}
 
-  // The values of some runs are on their way while those of one are multiplied.
+  /// Leaves the segment's outputs, not divided by their sums. The values of some runs are on their
+  /// way while those of one are multiplied.
   __device__ void add_values(std::int32_t begin, Outputs& out) {
+    __syncwarp();  // the products take a whole warp
     out = {};
     if (first_dim(0) >= runs_.dim()) return;
     ValueWords values[kAhead];
@@ -62,8 +64,8 @@ class TensorValues {
     }
   }
 
-  /// Merges a segment's outputs into those of the segments before it. All threads must have passed
-  /// a barrier since `segment`.
+  /// Merges a segment's outputs into those of the segments before it, as TensorMemory::merging
+  /// says.
   __device__ void merge_outputs(std::int32_t begin, const Outputs& out, Outputs& all) const {
     for_sums([&](int slice, int tile, int column, int i) {
       const int q = query_of(tile, i / 2);
@@ -74,12 +76,34 @@ class TensorValues {
     });
   }
 
-  /// The dimension of its sum i; head_dim or more: none.
-  __device__ int element(int slice, int tile, int i) const {
-    return first_dim(slice) + (2 * fragment_pair() + i % 2) * kSliceTiles + tile;
+  /// Leaves the queries' state of the segment at `begin`, or without states their result.
+  __device__ void store(std::int32_t begin, const Outputs& all, const AttentionSplit& split,
+                        int segment) const {
+    const AttentionParams& params = runs_.params;
+    const int dim = runs_.dim();
+    for_sums([&](int slice, int tile, int column, int i) {
+      const int q = query_of(tile, i / 2);
+      const int d = first_dim(slice) + (2 * fragment_pair() + i % 2) * kSliceTiles + column;
+      if (!runs_.sees(q, begin) || d >= dim) return;
+      const std::int64_t row = runs_.shared.row[q];
+      const int head = runs_.shared.head[q];
+      const SegmentState state = runs_.shared.state[q];
+      const float sum = all.sum[slice][tile][column][i];
+      if (split.states == nullptr) {
+        params.out[(row * params.num_heads + head) * dim + d] =
+            sum / state.sum + least_zero(params.math);
+        return;
+      }
+      float* const to = split.states + state_place(params, row, head, segment, split.segments);
+      to[d] = sum;
+      if (d == 0) to[dim] = state.max;
+      if (d == 0) to[dim + 1] = state.sum;
+    });
   }
 
-  /// use(q, d, sum's place in Outputs) for each of this lane's sums that is a query's.
+ private:
+  /// use(slice, tile, column, i) for each of a lane's sums: of query_of(tile, i / 2), and in a
+  /// slice's dimensions column, column + kSliceTiles, ... those of the lane's two columns.
   template <typename Use>
   __device__ static void for_sums(const Use& use) {
     PACELINE_UNROLL
@@ -95,7 +119,6 @@ class TensorValues {
     }
   }
 
- private:
   /// Of a block's values and the lane's dimensions: of each 16 keys the inputs 2t, 2t + 1, 2t + 8
   /// and 2t + 9, with t = fragment_pair().
   struct ValueWords {
@@ -145,9 +168,9 @@ class TensorValues {
     }
   }
 
-  /// Weights times values of a run. What is not finite among values that not all of its rows see
-  /// would make 0 * infinity, so that then rows that see as many keys go together, the others'
-  /// zero.
+  /// Weights times values of a run. A value that is not finite and that some of its rows do not see
+  /// would be multiplied by their weight of 0, and make NaN: then rows that see as many keys go
+  /// together, with zeros for what they do not see.
   __device__ void add_run(std::int32_t begin, const KeyRunPlace& place, const ValueWords& values,
                           Outputs& out) const {
     const KeyRun run = runs_.shared.runs[place.block][place.run];
@@ -167,7 +190,7 @@ class TensorValues {
     }
   }
 
-  /// Whether one of bf16 is, from the first key on that is not seen by all.
+  /// Whether one of a lane's values is not finite, of the keys that not all rows see.
   __device__ static bool has_non_finite(const ValueWords& values, int keys_of_all) {
     bool found = false;
     PACELINE_UNROLL
