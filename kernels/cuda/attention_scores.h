@@ -244,6 +244,7 @@ class TensorScores {
   /// Returns their sum, before the values' scales.
   __device__ float keep_weights(int block, int tile, int half, int visible, float max,
                                 const float (&scale)[kTensorKeys / 8][2]) {
+    constexpr float kNone = -std::numeric_limits<float>::infinity();
     const int lane = lane_of_warp();
     float sum = 0;
     PACELINE_UNROLL
@@ -256,9 +257,10 @@ class TensorScores {
         PACELINE_UNROLL
         for (int i = 0; i < 2; ++i) {
           const bool is_seen = 8 * (eight + next) + 2 * fragment_pair() + i < visible;
-          weight[i] = is_seen ? exact::exp(std::bit_cast<float>(scores.word[i]) - max) : 0.0f;
+          const float distance = std::bit_cast<float>(scores.word[i]) - max;
+          weight[i] = exact::exp(is_seen ? distance : kNone);  // of none +0, without a branch
           sum += weight[i];
-          if (kInt8 && is_seen) weight[i] *= scale[eight + next][i];
+          if constexpr (kInt8) weight[i] = is_seen ? weight[i] * scale[eight + next][i] : 0.0f;
         }
         weights.word[next] = round_bf16x2(weight[0], weight[1]);
       }
