@@ -34,6 +34,7 @@ TEST(CudaFp8, EveryCodeWidensExactly) {
 }
 
 __global__ void widen_int8_kernel(std::uint32_t* halves) {
+  join_stream();
   const std::uint32_t byte = threadIdx.x;
   halves[byte] = widen_int8x2(pick_bytes(byte | 0x55aa00, 0x99000077 | (255 - byte) << 8, 0x1500));
 }
@@ -50,6 +51,7 @@ TEST(CudaInt8, EveryByteWidensExactly) {
 }
 
 __global__ void bytes_kernel(std::uint32_t* words) {
+  join_stream();
   words[0] = pick_bytes(0x33221100, 0x77665544, 0x5410);
   words[1] = pick_bytes(0x33221100, 0x77665544, 0x7632);
   words[2] = pick_bytes(0x33221100, 0x77665544, 0x0246);
