@@ -178,10 +178,30 @@ struct RopeAppendParams {
   std::int64_t rows = 0;
 };
 
-/// Causal attention of every row over its visible keys: the contract's third rule. Positions are
-/// cut into segments of kAttentionSegment; inside one, online softmax over blocks of 16 keys; the
-/// segments' (max, sum, output) merged left to right. The exact order is that of
-/// kernels/reference/attention.cc.
+/// In which numbers attention multiplies: part of the numerics. Both cut the positions that a row
+/// sees into segments of kAttentionSegment and merge these from left to right alike.
+///
+/// kFp32: queries and weights as they are, dots in 16 lanes, online softmax over blocks of
+/// kAttentionBlock keys. The exact order is that of kernels/reference/attention.cc.
+///
+/// kBf16: what a tensor core multiplies, for kBf16 and kInt8 caches and a head_dim that is a
+/// multiple of 16. Blocks are of kTensorAttentionBlock keys. In a segment, from m = -inf, l = 0,
+/// o = 0, each block does
+///   s_j = (dot(bf16(q), k_j) * x_j) * scale   for each visible j; x_j the key's scale, or 1
+///   m'  = max(m, max over j of s_j)           a NaN s_j is passed over here; p_j carries it on
+///   c   = exp(m - m'), p_j = exp(s_j - m')    p_j = +0 where invisible
+///   l   = fma(l, c, (w_0 + w_1) + (w_2 + w_3))  w_i: from +0, p_j of j % 8 / 2 = i, j ascending
+///   o   = o * c, then o += bf16(p_j * y_j) * v_j   y_j the value's scale, or 1; v_j = +0 where
+///                                                  invisible
+///   m   = m'
+/// dot adds 16 dimensions at a time to a sum from +0, in the order of attention_dim
+/// (kernels/core/attention_order.h); o 16 keys at a time, ascending. Those 16 are one instruction
+/// of a tensor core; elsewhere it stands for one chain of flushed_fma (kernels/core/flushed_fma.h).
+/// At the end out = O / L + 0: the sign of a zero is not defined before.
+enum class AttentionMath { kFp32, kBf16 };
+
+/// Causal attention of every row over its visible keys: the contract's third rule. The CPU backend
+/// has kFp32 alone.
 struct AttentionParams {
   const float* qkv = nullptr;  // as left by rope_append
   std::int64_t qkv_stride = 0;
@@ -195,9 +215,11 @@ struct AttentionParams {
   PageTable page_table;
   float* out = nullptr;  // [M, num_heads * head_dim]
   std::int64_t rows = 0;
+  AttentionMath math = AttentionMath::kFp32;
 };
 inline constexpr int kAttentionSegment = 256;
 inline constexpr int kAttentionBlock = 16;
+inline constexpr int kTensorAttentionBlock = 32;
 
 /// out[r] = in[index[r]].
 struct GatherRowsParams {

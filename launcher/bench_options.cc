@@ -28,8 +28,9 @@ std::vector<std::string> split_list(const std::string& text) {
 }
 
 SweepKey parse_key(const std::string& text) {
-  constexpr std::string_view kKeys[] = {"threads", "isa",       "exchange",    "weights",
-                                        "draft",   "kv-format", "draft-nodes", "max-batch-tokens"};
+  constexpr std::string_view kKeys[] = {"threads", "isa",         "exchange",
+                                        "weights", "kv-format",   "attention",
+                                        "draft",   "draft-nodes", "max-batch-tokens"};
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals + 1 == text.size()) {
     throw ConfigError("--sweep {}: expected KEY=VALUE,VALUE...", text);
@@ -44,7 +45,7 @@ SweepKey parse_key(const std::string& text) {
   if (std::ranges::count(kKeys, key.name) == 0) {
     throw ConfigError(
         "--sweep {}: expected one of threads, isa, exchange, weights, kv-format, "
-        "max-batch-tokens, draft, draft-nodes",
+        "attention, max-batch-tokens, draft, draft-nodes",
         text);
   }
   return key;
@@ -152,8 +153,8 @@ void add_options(CLI::App& command, BenchOptions& options) {
   command
       .add_option("--sweep", options.sweep,
                   "Measure with each of these values of another option: threads, isa, exchange, "
-                  "weights, kv-format, max-batch-tokens, draft (also off), draft-nodes; may be "
-                  "given several times")
+                  "weights, kv-format, attention, max-batch-tokens, draft (also off), "
+                  "draft-nodes; may be given several times")
       ->allow_extra_args(false)
       ->option_text("KEY=V,V,... ...")
       ->group(kLoad);

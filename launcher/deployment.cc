@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/cuda/backend.h"
+#include "runtime/model/attention_math.h"
 #include "runtime/model/fingerprint.h"
 
 namespace paceline::launcher {
@@ -154,12 +155,14 @@ Deployment::Deployment(parallel::World& world, const ModelOptions& model,
   world_.enter("configure", kConfigurePatience);
   together(world_, [&] {
     plan_ = runtime::plan_shards(config_, formats_, model.virtual_shards, tp_, replica().rank());
+    attention_ = runtime::choose_attention(model.attention, backend_->numerics(), formats_,
+                                           kv_format_, config_.head_dim);
     parallel::DeviceExchange* const device = replica().device();
     // A library's products depend on how a matrix is cut.
     const std::string products = cluster.numerics == "fast" ? fmt::format("/tp{}", tp_) : "";
-    numerics_id_ = runtime::numerics_id(std::string(backend_->numerics()) + products, formats_,
-                                        model.virtual_shards, kv_format_,
-                                        device != nullptr && device->reduces() ? tp_ : 0);
+    numerics_id_ = runtime::numerics_id(
+        std::string(backend_->numerics()) + products, formats_, model.virtual_shards, kv_format_,
+        device != nullptr && device->reduces() ? tp_ : 0, attention_);
     // Once a node: its ranks see the same files.
     if (world_.local_rank() == 0) {
       model_sha256_ = runtime::model_fingerprint(model.model, *checkpoint_);
@@ -230,7 +233,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
     }
     parallel::Communicator& group = timed_ ? *timed_ : replica();
     model_ = std::make_unique<runtime::LlamaModel>(config_, *checkpoint_, plan_, formats_, limits,
-                                                   *backend_, group);
+                                                   *backend_, group, attention_);
     drafting_->load(*model_, *backend_);
   });
   drafting_->measure(*model_, *backend_, replica(), cache_->pool(),

@@ -108,6 +108,7 @@ class Deployment {
   std::optional<runtime::Checkpoint> checkpoint_;
   runtime::WeightFormats formats_;
   kernels::KvFormat kv_format_ = kernels::KvFormat::kBf16;
+  kernels::AttentionMath attention_ = kernels::AttentionMath::kFp32;
   runtime::ShardPlan plan_;
   parallel::Placement placement_;
   std::unique_ptr<kernels::Backend> backend_;

@@ -55,6 +55,14 @@ void add_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str()
       ->group("Model");
   command
+      .add_option(
+          "--attention", options.attention,
+          "Numbers that attention multiplies in. bf16: on a GPU's tensor cores, over a bf16 "
+          "or int8 cache; auto: bf16 on a GPU with bf16, fp16 and fp8 weights, else fp32")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str()
+      ->group("Model");
+  command
       .add_option("--virtual-shards", options.virtual_shards,
                   "Pieces that the model is dealt in; the highest possible --tp")
       ->check(CLI::Range(1, 64))

@@ -11,6 +11,7 @@ struct ModelOptions {
   std::string model;
   std::string weights = "auto";
   std::string kv_format = "auto";
+  std::string attention = "auto";
   int virtual_shards = 8;
   bool operator==(const ModelOptions&) const = default;
 };

@@ -177,6 +177,7 @@ void attend_by_segment(const AttentionParams& params, std::span<const AttentionG
 void attention(const AttentionParams& params, const RowOps& ops, ThreadPool& pool) {
   check(params.kv.head_dim > 0 && params.kv.head_dim <= kMaxHeadDim,
         "attention: head_dim {}, from 1 to {} are supported", params.kv.head_dim, kMaxHeadDim);
+  check(params.math == AttentionMath::kFp32, "attention in bf16 on the CPU, expected fp32");
   check(params.kv.page_size % kAttentionBlock == 0, "attention: page size {}, not a multiple of {}",
         params.kv.page_size, kAttentionBlock);
   if (params.rows == 0 || params.num_heads == 0) return;

@@ -7,12 +7,15 @@
 #include "kernels/core/exact_math.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
+#include "kernels/cuda/attention_segments.h"
 #include "kernels/cuda/block.h"
 #include "kernels/cuda/elements.h"
 #include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops.h"
 
+// What both kinds of AttentionMath share, and kFp32; kBf16 is attention_tensor.cu's.
+//
 // The order of operations is that of kernels/reference/attention.cc, to the bit.
 //
 // A block of threads takes up to 16 queries (row, head) that read the same cache head, rows side by
@@ -31,8 +34,7 @@ namespace {
 constexpr int kQueries = 16;
 constexpr int kThreads = kQueries * kLanes;
 constexpr int kSegmentBlocks = kAttentionSegment / kAttentionBlock;
-constexpr int kMostHeads = 512;
-constexpr int kMostHeadDim = kThreads;
+static_assert(kMostHeadDim <= kThreads);
 constexpr std::int64_t kEnoughBlocks = 1024;  // several for each multiprocessor of the largest GPUs
 constexpr std::int64_t kMostStateFloats = 16 << 20;
 static_assert(kAttentionBlock == kLanes);
@@ -48,18 +50,6 @@ Shares shares_of(int head_dim) {
   if (head_dim <= kThreads / 4) return {kThreads / 4, 4};
   return {head_dim <= kThreads / 2 ? kThreads / 2 : kThreads, 8};
 }
-
-/// The query heads of each cache head: query_head[first[kv]] ... query_head[first[kv + 1] - 1].
-struct HeadGroups {
-  std::uint16_t first[kMostHeads + 1];
-  std::uint16_t query_head[kMostHeads];
-};
-
-/// What attention over one segment leaves of a query; its output, if any, is elsewhere.
-struct SegmentState {
-  float max;
-  float sum;
-};
 
 struct Shared {
   std::int32_t row[kQueries];
@@ -268,32 +258,15 @@ class QueryBlock {
   Shared& shared_;
 };
 
-/// Merges the state of the next segment into that of those before it.
-__device__ void merge(SegmentState& all, float& all_out, const SegmentState& next, float next_out) {
-  const float max = next.max > all.max ? next.max : all.max;
-  const float a = exact::exp(all.max - max);
-  const float b = exact::exp(next.max - max);
-  all_out = std::fma(all_out, a, next_out * b);
-  all = {max, std::fma(all.sum, a, next.sum * b)};
-}
-
-/// Where a query's state of a segment stands: its head_dim outputs, then max and sum.
-__device__ std::int64_t state_place(const AttentionParams& params, std::int64_t row, int head,
-                                    int segment, int segments) {
-  return ((row * params.num_heads + head) * segments + segment) * (params.kv.head_dim + 2);
-}
-
 // Block ((chunk of queries, cache head), segment); with no workspace one block for all segments.
 template <KvFormat kFormat, int kPerThread>
 __global__ void __launch_bounds__(kThreads)
     attention_kernel(const AttentionParams params, const HeadGroups groups, int element_threads,
-                     int chunks, float* states, int segments) {
+                     const AttentionSplit split) {
   join_stream();
   auto& shared = *dynamic_shared<Shared>();
-  const int parts = states != nullptr ? segments : 1;
-  const auto segment = static_cast<int>(blockIdx.x % static_cast<unsigned>(parts));
-  const auto kv_head = static_cast<int>(blockIdx.x / static_cast<unsigned>(parts * chunks));
-  const auto chunk = static_cast<std::int64_t>(blockIdx.x / static_cast<unsigned>(parts)) % chunks;
+  float* const states = split.states;
+  const auto [kv_head, chunk, segment] = split.place(blockIdx.x);
   const int first = groups.first[kv_head];
   const int heads = groups.first[kv_head + 1] - first;
   const int most = kThreads / element_threads * kPerThread;
@@ -326,7 +299,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kPerThread; ++i) {
       const int q = block.first_query() + i;
       if (!writes || q >= count || block.visible(q, from) <= 0) continue;
-      float* state = states + state_place(params, shared.row[q], shared.head[q], segment, segments);
+      float* state =
+          states + state_place(params, shared.row[q], shared.head[q], segment, split.segments);
       state[d] = out[i];
       if (d == 0) state[params.kv.head_dim] = shared.state[q].max;
       if (d == 0) state[params.kv.head_dim + 1] = shared.state[q].sum;
@@ -347,7 +321,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kPerThread; ++i) {
       const int q = block.first_query() + i;
       if (q < count && block.visible(q, next) > 0) {
-        merge(all[i], out[i], shared.state[q], next_out[i]);
+        out[i] = merge(merge(all[i], shared.state[q]), out[i], next_out[i]);
       }
     }
   }
@@ -376,23 +350,10 @@ __global__ void merge_kernel(const AttentionParams params, const float* states, 
     for (std::int32_t next = kAttentionSegment; next <= params.rows_at[row].position;
          next += kAttentionSegment) {
       state += dim + 2;
-      merge(all, out, {state[dim], state[dim + 1]}, state[d]);
+      out = merge(merge(all, {state[dim], state[dim + 1]}), out, state[d]);
     }
-    params.out[e] = out / all.sum;
+    params.out[e] = out / all.sum + least_zero(params.math);
   }
-}
-
-HeadGroups group_heads(const AttentionParams& params) {
-  HeadGroups groups{};
-  int count = 0;
-  for (int kv = 0; kv < params.kv.num_heads; ++kv) {
-    for (int head = 0; head < params.num_heads; ++head) {
-      if (params.kv_head[head] == kv) groups.query_head[count++] = static_cast<std::uint16_t>(head);
-    }
-    groups.first[kv + 1] = static_cast<std::uint16_t>(count);
-  }
-  if (count != params.num_heads) fail("attention: a query head has no cache head");
-  return groups;
 }
 
 /// Blocks of queries that each cache head has.
@@ -402,7 +363,8 @@ int chunks_of(const AttentionParams& params) {
     most = std::max<std::int64_t>(
         most, std::count(params.kv_head, params.kv_head + params.num_heads, kv));
   }
-  const int queries = shares_of(params.kv.head_dim).queries();
+  const int queries = params.math == AttentionMath::kBf16 ? queries_of_tensor_block(params, most)
+                                                          : shares_of(params.kv.head_dim).queries();
   return static_cast<int>((params.rows * most + queries - 1) / queries);
 }
 
@@ -440,17 +402,18 @@ void attention(const AttentionParams& params, float* workspace, cudaStream_t str
          std::to_string(kv.head_dim) + " elements, expected at most " + std::to_string(kMostHeads) +
          " of " + std::to_string(kMostHeadDim));
   }
-  const Shares shares = shares_of(kv.head_dim);
-  const int chunks = chunks_of(params);
-  const int segments = segments_of(params);
-  const std::int64_t blocks = std::int64_t{chunks} * kv.num_heads;
-  launch("attention",
-         {workspace != nullptr ? blocks * segments : blocks, kThreads, shared_bytes(kv.head_dim)},
-         stream, kernel_for(kv.format, shares), params, group_heads(params), shares.element_threads,
-         chunks, workspace, segments);
+  const AttentionSplit split{chunks_of(params), segments_of(params), workspace};
+  if (params.math == AttentionMath::kBf16) {
+    attention_on_tensor_cores(params, group_heads(params), split, stream);
+  } else {
+    const Shares shares = shares_of(kv.head_dim);
+    launch("attention", {split.blocks(kv.num_heads), kThreads, shared_bytes(kv.head_dim)}, stream,
+           kernel_for(kv.format, shares), params, group_heads(params), shares.element_threads,
+           split);
+  }
   if (workspace == nullptr) return;
   launch("attention", shape_of_elements(params.rows * params.num_heads * kv.head_dim), stream,
-         merge_kernel, params, static_cast<const float*>(workspace), segments);
+         merge_kernel, params, static_cast<const float*>(workspace), split.segments);
 }
 
 }  // namespace paceline::kernels::cuda

@@ -99,6 +99,53 @@ __device__ inline std::uint32_t widen_fp8x2(std::uint32_t pair) {
 #endif
 }
 
+/// fp32_to_bf16 of kernels/core/half.h for two numbers, `low` in the lower half.
+__device__ inline std::uint32_t round_bf16x2(float low, float high) {
+#if defined(__CUDACC__)
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return std::uint32_t{fp32_to_bf16(low)} | std::uint32_t{fp32_to_bf16(high)} << 16;
+#endif
+}
+
+/// Four bytes of a (0 ... 3) and b (4 ... 7), the number of each in a digit of `which`, the lowest
+/// first.
+__device__ inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t which) {
+#if defined(__CUDACC__)
+  std::uint32_t picked;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(picked) : "r"(a), "r"(b), "r"(which));
+  return picked;
+#else
+  const std::uint64_t both = std::uint64_t{b} << 32 | a;
+  std::uint32_t picked = 0;
+  for (int i = 0; i < 4; ++i) {
+    picked |= static_cast<std::uint32_t>(both >> (which >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
+  }
+  return picked;
+#endif
+}
+
+/// The int8 numbers in the lower bytes of the two halves as bf16, exactly; the upper bytes do not
+/// matter.
+__device__ inline std::uint32_t widen_int8x2(std::uint32_t halves) {
+#if defined(__CUDACC__)
+  // 128 plus the lower seven bits, less 128 or, of a negative number, 256: 0x4300 is 128 in bf16,
+  // and its last bit but seven doubles it.
+  const std::uint32_t more = (halves & 0x007f007fu) | 0x43004300u;
+  const std::uint32_t less = (halves & 0x00800080u) | 0xc300c300u;
+  std::uint32_t wide;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(wide) : "r"(more), "r"(0x3f803f80u), "r"(less));
+  return wide;
+#else
+  const auto bf16 = [](std::uint32_t bits) {
+    return std::uint32_t{fp32_to_bf16(static_cast<float>(static_cast<std::int8_t>(bits & 0xff)))};
+  };
+  return bf16(halves) | bf16(halves >> 16) << 16;
+#endif
+}
+
 /// A thread's copies from device memory to shared memory, which go on while it computes (cp.async).
 /// What it copied is there for itself after `wait`, for the others after a barrier behind that.
 /// Elsewhere they are made in `wait`, no sooner, so that a reader who is too early finds the old.

@@ -10,8 +10,8 @@
 #include "kernels/params.h"
 
 /// Ops of kernels/api.h as CUDA kernels, each put on a stream and not waited for. The results are
-/// those of kernels/reference/, bit by bit (a NaN stands for any NaN), but for `linear` in two
-/// formats. Where the reference refuses
+/// those of kernels/reference/, bit by bit (a NaN stands for any NaN), but for `linear` in some
+/// formats and `attention` in bf16. Where the reference refuses
 /// values that stand in device memory (a move, a target), the kernel traps: the stream's next
 /// synchronization fails.
 namespace paceline::kernels::cuda {
@@ -38,6 +38,8 @@ void rope_append(const RopeAppendParams& params, cudaStream_t stream);
 /// Floats of workspace with which a row's segments run at the same time; 0: there is no need.
 std::int64_t attention_workspace(const AttentionParams& params);
 /// `workspace` [attention_workspace(params)], or null: fewer blocks, the same result.
+/// AttentionMath::kBf16 multiplies on the tensor core, 16 products after another as kernels/params.h
+/// says; how it adds those is the GPU's. On the CPU it is the reference's chain.
 void attention(const AttentionParams& params, float* workspace, cudaStream_t stream);
 void gather_rows(const GatherRowsParams& params, cudaStream_t stream);
 void join_rows(const JoinRowsParams& params, cudaStream_t stream);

@@ -4,14 +4,17 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/core/attention_order.h"
 #include "kernels/core/error.h"
 #include "kernels/core/exact_math.h"
+#include "kernels/core/flushed_fma.h"
 #include "kernels/core/half.h"
 #include "kernels/core/kv_address.h"
 #include "kernels/core/lanes.h"
 #include "kernels/reference/ops.h"
 
-// The exact order, for one row and one query head.
+// The exact order of AttentionMath::kFp32, for one row and one query head; that of kBf16 stands in
+// kernels/params.h.
 //
 // The visible positions 0 ... p are cut into segments [0, 256), [256, 512), ..., a segment into
 // blocks of 16 positions, aligned likewise; only the last block can be short. In a segment, from
@@ -64,7 +67,10 @@ class RowHead {
         at_(params.rows_at[row]),
         q_(params.qkv + row * params.qkv_stride + head * params.kv.head_dim),
         kv_head_(params.kv_head[head]),
-        row_(params.kv.head_dim) {}
+        row_(params.kv.head_dim),
+        rounded_q_(q_, q_ + params.kv.head_dim) {
+    for (float& element : rounded_q_) element = bf16_to_fp32(fp32_to_bf16(element));
+  }
 
   void attend(float* out) {
     State total = segment(0);
@@ -80,16 +86,25 @@ class RowHead {
       }
       total.max = max;
     }
-    for (std::size_t d = 0; d < total.out.size(); ++d) out[d] = total.out[d] / total.sum;
+    const float zero = is_bf16() ? 0.0f : -0.0f;  // adding -0 changes nothing
+    for (std::size_t d = 0; d < total.out.size(); ++d) out[d] = total.out[d] / total.sum + zero;
   }
 
  private:
+  bool is_bf16() const { return params_.math == AttentionMath::kBf16; }
+
   State segment(std::int32_t begin) {
     State state;
     state.out.resize(params_.kv.head_dim);
     const std::int32_t end = std::min(begin + kAttentionSegment, at_.position + 1);
-    for (std::int32_t t = begin; t < end; t += kAttentionBlock) {
-      add_block(t, std::min(kAttentionBlock, end - t), state);
+    const int block = is_bf16() ? kTensorAttentionBlock : kAttentionBlock;
+    for (std::int32_t t = begin; t < end; t += block) {
+      const int visible = std::min(block, end - t);
+      if (is_bf16()) {
+        add_block_in_bf16(t, visible, state);
+      } else {
+        add_block(t, visible, state);
+      }
     }
     return state;
   }
@@ -116,6 +131,41 @@ class RowHead {
     state.max = max;
   }
 
+  void add_block_in_bf16(std::int32_t begin, int visible, State& state) {
+    std::array<float, kTensorAttentionBlock> weights = {};
+    float max = state.max;
+    for (int j = 0; j < visible; ++j) {
+      const float key_scale = read(KvPart::kKey, begin + j);
+      float dot = 0;
+      for (int k = 0; k < params_.kv.head_dim; ++k) {
+        const int d = attention_dim(params_.kv.head_dim, k);
+        dot = flushed_fma(rounded_q_[d], row_[d], dot);
+      }
+      weights[j] = dot * key_scale * params_.scale;
+      max = weights[j] > max ? weights[j] : max;
+    }
+    float lanes[4] = {};
+    for (int j = 0; j < visible; ++j) {
+      weights[j] = exact::exp(weights[j] - max);
+      lanes[j % 8 / 2] += weights[j];
+    }
+    const float rescale = exact::exp(state.max - max);
+    state.sum = std::fma(state.sum, rescale, (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
+    for (float& element : state.out) element *= rescale;
+    for (int j = 0; j < kTensorAttentionBlock; ++j) {
+      if (j < visible) {
+        weights[j] *= read(KvPart::kValue, begin + j);
+      } else {
+        std::ranges::fill(row_, 0.0f);
+      }
+      const float weight = bf16_to_fp32(fp32_to_bf16(weights[j]));
+      for (std::size_t d = 0; d < row_.size(); ++d) {
+        state.out[d] = flushed_fma(weight, row_[d], state.out[d]);
+      }
+    }
+    state.max = max;
+  }
+
   /// Leaves the elements in row_, returns their scale.
   float read(KvPart part, std::int32_t position) {
     const std::int32_t slot = slot_of_position(at_, params_.ancestors, position);
@@ -129,12 +179,20 @@ class RowHead {
   const float* q_;
   int kv_head_;
   std::vector<float> row_;  // the key or value read last
+  std::vector<float> rounded_q_;
 };
 
 }  // namespace
 
 void attention(const AttentionParams& params) {
   static_assert(kAttentionBlock == kLanes);
+  if (params.math == AttentionMath::kBf16) {
+    check(
+        params.kv.format != KvFormat::kFp32 && params.kv.head_dim % kTensorInputs == 0,
+        "attention in bf16 over a {} cache with heads of {} elements, expected bf16 or int8 and a "
+        "multiple of {}",
+        format_name(params.kv.format), params.kv.head_dim, kTensorInputs);
+  }
   for (std::int64_t row = 0; row < params.rows; ++row) {
     for (int head = 0; head < params.num_heads; ++head) {
       RowHead(params, row, head)

@@ -22,13 +22,15 @@ IndexRange scaled(IndexRange range, std::int64_t unit) {
 
 LlamaModel::LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint,
                        const ShardPlan& plan, const WeightFormats& formats, const Limits& limits,
-                       kernels::Backend& backend, parallel::Communicator& communicator)
+                       kernels::Backend& backend, parallel::Communicator& communicator,
+                       kernels::AttentionMath attention_math)
     : config_(config),
       plan_(plan),
       backend_(backend),
       exchange_(backend, communicator, plan.virtual_shards),
       kv_head_of_query_(plan.kv_head_of_query()),
-      attention_scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))) {
+      attention_scale_(1.0f / std::sqrt(static_cast<float>(config.head_dim))),
+      attention_math_(attention_math) {
   const WeightReader reader(checkpoint, config_);
   const std::int64_t hidden = config_.hidden_size;
   const auto vocabulary_matrix = [&](const std::string& name) {
@@ -178,7 +180,8 @@ void LlamaModel::attention(Layer& layer, int index, parallel::ResidualStream& x,
                       .ancestors = batch_.ancestors.as<std::int32_t>(),
                       .page_table = page_table_,
                       .out = attended_.as<float>(),
-                      .rows = rows});
+                      .rows = rows,
+                      .math = attention_math_});
   layer.attention_out->add(attended_.as<float>(), x, rows);
 }
 

@@ -27,7 +27,8 @@ class LlamaModel {
 
   LlamaModel(const ModelConfig& config, const Checkpoint& checkpoint, const ShardPlan& plan,
              const WeightFormats& formats, const Limits& limits, kernels::Backend& backend,
-             parallel::Communicator& communicator);
+             parallel::Communicator& communicator,
+             kernels::AttentionMath attention_math = kernels::AttentionMath::kFp32);
 
   /// Feeds a packed batch: appends its keys and values to the cache and returns the hidden states,
   /// after the final norm, of batch.sampled_rows: [R, hidden], valid until the next forward.
@@ -92,6 +93,7 @@ class LlamaModel {
   parallel::ExchangeWorkspace exchange_;
   std::vector<std::int32_t> kv_head_of_query_;
   float attention_scale_ = 0;  // 1 / sqrt(head_dim)
+  kernels::AttentionMath attention_math_;
 
   std::unique_ptr<parallel::VocabParallelEmbedding> embedding_;
   std::vector<Layer> layers_;

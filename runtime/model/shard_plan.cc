@@ -83,7 +83,8 @@ std::size_t weight_bytes_read(const ModelConfig& config, const WeightFormats& fo
 }
 
 std::string numerics_id(std::string_view backend, const WeightFormats& formats, int virtual_shards,
-                        kernels::KvFormat kv, int reducing_ranks) {
+                        kernels::KvFormat kv, int reducing_ranks,
+                        kernels::AttentionMath attention) {
   const auto weights = [](kernels::WeightFormat format) {
     const int group = kernels::activation_group(format);
     return group > 0 ? fmt::format("{}/a{}", kernels::format_name(format), group)
@@ -91,9 +92,10 @@ std::string numerics_id(std::string_view backend, const WeightFormats& formats, 
   };
   const bool bf16 = formats.linear == kernels::WeightFormat::kBf16 ||
                     formats.vocabulary == kernels::WeightFormat::kBf16;
-  return fmt::format("{},w={},vocab={},v={},kv={},segment={}{}{}", backend, weights(formats.linear),
-                     weights(formats.vocabulary), virtual_shards, kernels::format_name(kv),
-                     kernels::kAttentionSegment,
+  return fmt::format("{},w={},vocab={},v={},kv={},segment={}{}{}{}", backend,
+                     weights(formats.linear), weights(formats.vocabulary), virtual_shards,
+                     kernels::format_name(kv), kernels::kAttentionSegment,
+                     attention == kernels::AttentionMath::kBf16 ? ",attention=bf16" : "",
                      bf16 ? (backend.starts_with("cuda") ? ",bf16=mma" : ",bf16=dpbf16") : "",
                      reducing_ranks > 0 ? fmt::format(",sum=nccl/tp{}", reducing_ranks) : "");
 }

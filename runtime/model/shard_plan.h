@@ -46,6 +46,7 @@ std::size_t weight_bytes_read(const ModelConfig& config, const WeightFormats& fo
 /// Everything that output bits depend on besides the model and the request, as one string.
 /// `reducing_ranks`: so many ranks whose sums NCCL adds in its own order; 0: the contract's order.
 std::string numerics_id(std::string_view backend, const WeightFormats& formats, int virtual_shards,
-                        kernels::KvFormat kv, int reducing_ranks = 0);
+                        kernels::KvFormat kv, int reducing_ranks = 0,
+                        kernels::AttentionMath attention = kernels::AttentionMath::kFp32);
 
 }  // namespace paceline::runtime

@@ -1,7 +1,7 @@
 """The models, number formats and requests of the equality suite.
 
-A *case* is what output bits may depend on: model, --weights and --kv-format. Whatever else is set,
-the answers of a case are the same.
+A *case* is what output bits may depend on: model, --weights, --kv-format and --attention. Whatever
+else is set, the answers of a case are the same.
 """
 
 import dataclasses
@@ -59,10 +59,12 @@ class Case:
     model: str  # a folder of tests/data/models, or "uneven"
     weights: str
     kv_format: str = "auto"
+    attention: str = "auto"
 
     def __str__(self):
         kv = "" if self.kv_format == "auto" else f"/kv={self.kv_format}"
-        return f"{self.model}/{self.weights}{kv}"
+        attention = "" if self.attention == "auto" else f"/attention={self.attention}"
+        return f"{self.model}/{self.weights}{kv}{attention}"
 
     @property
     def config(self):
@@ -73,12 +75,13 @@ class Case:
 
     @property
     def options(self):
-        return ["--weights", self.weights, "--kv-format", self.kv_format]
+        return ["--weights", self.weights, "--kv-format", self.kv_format,
+                "--attention", self.attention]
 
     @property
     def equal_on_all_devices(self):
         """Whether every backend computes the same bits (docs/cuda.md, "Products")."""
-        return self.weights not in ("bf16", "fp16")
+        return self.weights not in ("bf16", "fp16") and self.attention != "bf16"
 
     def kv_memory(self, tp):
         """Bytes per rank for POOL_PAGES pages, where the fullest of `tp` ranks has no more.
@@ -149,6 +152,25 @@ CASES = [
     Case("llama_int4", "auto"),
     Case("llama_int8", "auto"),
 ]
+
+# With bf16 weights and a cache of bf16 or int8 a GPU's tensor cores compute attention, too. These are
+# what can be chosen besides; the CPU has one kind of attention.
+CASES_OF_CUDA = [
+    Case("llama_gqa", "bf16", attention="fp32"),
+    Case("uneven", "bf16", attention="fp32"),
+    Case("uneven", "bf16", "int8"),
+    Case("llama_mqa", "int8", attention="bf16"),
+]
+
+
+def cases_of(device):
+    """The cases of the default runs.
+
+    >>> len(cases_of("cuda")) - len(cases_of("cpu"))
+    4
+    """
+    return [*CASES, *(CASES_OF_CUDA if device == "cuda" else [])]
+
 
 # --full also runs all combinations of the axes on one case of each format, no two of one model.
 FULL_CASES = [

@@ -77,6 +77,22 @@ class Rows(unittest.TestCase):
         words = suite.options_of(rows[0], str)
         self.assertEqual(words[words.index("--device") + 1], "cuda")
 
+    def test_both_kinds_of_attention_are_run_on_a_gpu_in_several_ways(self):
+        rows = [row for row in self.run.pairwise_rows(["avx2"], "cuda")
+                if row["case"].weights == "bf16"]
+        for attention in ("auto", "fp32"):
+            some = [row for row in rows if row["case"].attention == attention]
+            self.assertEqual({row["tp"] for row in some}, {1, 2, 4, 8})
+            self.assertEqual({row["draft"] for row in some}, set(suite.DRAFTS))
+            words = suite.options_of(some[0], str)
+            self.assertEqual(words[words.index("--attention") + 1], attention)
+        for row in self.run.pairwise_rows(["avx2"], "cpu"):
+            self.assertEqual(row["case"].attention, "auto")
+
+    def test_attention_in_bf16_has_its_reference_on_the_gpu(self):
+        case = cases.Case("llama_mqa", "int8", attention="bf16")
+        self.assertEqual(suite.reference_device(case, "cuda"), "cuda")
+
     def test_graphs_are_off_in_some_of_a_gpus_runs_and_nowhere_else(self):
         def without(device):
             rows = self.run.pairwise_rows(["avx2"], device)

@@ -38,6 +38,8 @@ def bad_options(suite):
     place.refuse(["--tp 2", "3 ranks"], "--tp", 2, ranks=3)
     place.refuse(["bogus", "avx2"], "--isa", "bogus", ranks=2)
     place.refuse(["--numerics fast", "CPU"], "--device", "cpu", "--numerics", "fast", ranks=2)
+    place.refuse(["--attention bf16", "--device cuda"], "--device", "cpu", "--attention", "bf16",
+                 ranks=2)
     place.refuse(["--kv-memory"], "--kv-memory", "1KB", ranks=2)
     place.refuse(["max_tokens"], "--max-tokens", 0)
     place.refuse(["temperature"], "--temperature", -1)

@@ -45,9 +45,12 @@ def commands(paceline, model, weights, folder, quick, device="cuda"):
     }
     if weights == "bf16":  # the same by cuBLASLt, whose reading is to be compared with ours
         several["fast"] = [*several["plain"][:-1], folder / "fast.json", "--numerics", "fast"]
-    if not quick:
+    if not quick or weights == "bf16":
         several["long"] = [*plain, "--prompt-tokens", 2048, "--new-tokens", 64, "--concurrency", 1,
                            "--json", folder / "long.json"]
+    if weights == "bf16":  # what tensor cores give attention, where it counts
+        several["long-fp32"] = [*several["long"][:-1], folder / "long-fp32.json",
+                                "--attention", "fp32"]
     return several
 
 

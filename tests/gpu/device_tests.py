@@ -16,10 +16,12 @@ NO_DEVICE = 77  # the exit status of a program that finds no GPU
 SMALL = {
     "memcheck": "CudaBlock.*:CudaTile.*:CudaAsyncCopies.*:CudaEmbed.*:CudaGatherRows.*"
                 ":CudaRopeAppend.SameBits:CudaCompactKv.Moves*:CudaAttention.ATree*"
+                ":CudaTensorAttention.SameBitsForEvery*:CudaTensorAttention.TreesOf*"
                 ":CudaSelect.Greedy*:CudaSelect.LimitsCut*:CudaTopLogProbs.ARow*"
                 ":*CudaLinear.CutsAndAdds*:CudaLinearFloats.*:CudaSumWords.*"
                 ":CudaLibraryProducts.EveryNumberOfInputs*",
     "racecheck": "CudaBlock.*:CudaTile.*:CudaAsyncCopies.*:CudaAttention.ATree*"
+                 ":CudaTensorAttention.SameBitsForEvery*:CudaTensorAttention.TreesOf*"
                  ":CudaSelect.LimitsCut*:CudaTopLogProbs.ARow*:*CudaLinear.CutsAndAdds*",
 }
 

@@ -22,6 +22,7 @@ struct AttentionShape {
   int head_dim = 64;
   int page_size = 16;
   KvFormat format = KvFormat::kBf16;
+  AttentionMath math = AttentionMath::kFp32;
 };
 
 /// A cache with its pages dealt out in a scrambled order, and a packed step.
@@ -88,7 +89,8 @@ struct AttentionStep {
             .ancestors = ancestors.data(),
             .page_table = table,
             .out = out.data(),
-            .rows = static_cast<std::int64_t>(rows_at.size())};
+            .rows = static_cast<std::int64_t>(rows_at.size()),
+            .math = shape.math};
   }
 
   double element(KvPart part, const RowPlace& row, int position, int head, int d) const {

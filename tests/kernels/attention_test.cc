@@ -6,6 +6,7 @@
 #include <random>
 #include <string>
 
+#include "kernels/core/error.h"
 #include "kernels/core/kv_address.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/reference/ops.h"
@@ -39,11 +40,13 @@ INSTANTIATE_TEST_SUITE_P(Formats, AttentionOfFormat,
                          testing::Values(KvFormat::kFp32, KvFormat::kBf16, KvFormat::kInt8),
                          [](const auto& tested) { return std::string(format_name(tested.param)); });
 
-TEST_P(AttentionOfFormat, IsSoftmaxOfScaledDotProducts) {
-  Step step({.num_heads = 4, .kv_heads = 2, .head_dim = 20, .format = GetParam()}, 1, 600);
+/// The largest distance from softmax in double, of some rows behind 530 tokens.
+double distance_from_softmax(const Shape& shape) {
+  Step step(shape, 1, 600);
   step.append(prompt_rows(0, 0, 530), 1);
   const Floats out = reference_attention(step);
   const int dim = step.shape.head_dim;
+  double worst = 0;
   for (const int row : {0, 1, 15, 16, 255, 256, 529}) {
     for (int h = 0; h < step.shape.num_heads; ++h) {
       const float* q = step.qkv.data() + row * step.width() + h * dim;
@@ -63,9 +66,71 @@ TEST_P(AttentionOfFormat, IsSoftmaxOfScaledDotProducts) {
           expected += weights[t] / sum *
                       step.element(KvPart::kValue, step.rows_at[row], t, step.kv_head[h], d);
         }
-        EXPECT_NEAR(out[(row * step.shape.num_heads + h) * dim + d], expected, 2e-6);
+        const double got = out[(row * step.shape.num_heads + h) * dim + d];
+        worst = std::max(worst, std::abs(got - expected));
       }
     }
+  }
+  return worst;
+}
+
+TEST_P(AttentionOfFormat, IsSoftmaxOfScaledDotProducts) {
+  EXPECT_LE(
+      distance_from_softmax({.num_heads = 4, .kv_heads = 2, .head_dim = 20, .format = GetParam()}),
+      2e-6);
+}
+
+// Queries and weights have eight bits.
+TEST(AttentionInBf16, IsNearSoftmaxOfScaledDotProducts) {
+  for (const KvFormat format : {KvFormat::kBf16, KvFormat::kInt8}) {
+    for (const int head_dim : {16, 64, 80}) {
+      const double distance = distance_from_softmax({.num_heads = 4,
+                                                     .kv_heads = 2,
+                                                     .head_dim = head_dim,
+                                                     .format = format,
+                                                     .math = AttentionMath::kBf16});
+      EXPECT_LE(distance, 0x1p-6) << head_dim;
+      EXPECT_GE(distance, 1e-5) << head_dim;
+    }
+  }
+}
+
+TEST(AttentionInBf16, WorkedExample) {
+  // One key: its weight is 1, whatever the score, and the result its value.
+  Step step({.num_heads = 1, .head_dim = 16, .math = AttentionMath::kBf16}, 1, 16);
+  step.append({plain_row(0, 0)}, 3);
+  const Floats one = reference_attention(step);
+  for (int d = 0; d < 16; ++d) {
+    EXPECT_EQ(one[d], step.element(KvPart::kValue, step.rows_at[0], 0, 0, d));
+  }
+  // Two, the second's score higher by log(3): after 1 comes max = log(3), so that the first's
+  // weight is 1/3, rounded to bf16 0.33398438, the sum 4/3, and the result (0.33398438 a + b) /
+  // (4/3).
+  step.append({plain_row(0, 0), plain_row(0, 1)}, 3);
+  auto* halves = reinterpret_cast<std::uint16_t*>(step.kv.data);
+  const auto at = [&](int slot, KvPart part) {
+    return halves + kv_offset(step.kv, step.table, 0, slot, 1, part, 0);
+  };
+  for (int d = 0; d < 16; ++d) {
+    for (int slot = 0; slot < 2; ++slot) {
+      at(slot, KvPart::kKey)[d] = fp32_to_bf16(d == 5 ? static_cast<float>(slot) : 0.0f);
+      at(slot, KvPart::kValue)[d] = fp32_to_bf16(slot == 0 ? 3.0f : 0.0f);
+    }
+  }
+  std::ranges::fill(step.qkv, 0.0f);
+  step.qkv[step.width() + 5] = 4 * 1.0986f;  // rounded to bf16 4.40625, its quarter is 1.1015625
+  const Floats two = reference_attention(step);
+  const double weight = bf16_to_fp32(fp32_to_bf16(static_cast<float>(std::exp(-1.1015625))));
+  for (int d = 0; d < 16; ++d) {
+    EXPECT_NEAR(two[16 + d], 3 * weight / (1 + std::exp(-1.1015625)), 1e-6);
+  }
+}
+
+TEST(AttentionInBf16, IsRefusedOfOtherHeadsAndCaches) {
+  for (const auto& [head_dim, format] : {std::pair{24, KvFormat::kBf16}, {32, KvFormat::kFp32}}) {
+    Step step({.head_dim = head_dim, .format = format, .math = AttentionMath::kBf16}, 1, 16);
+    step.append({plain_row(0, 0)}, 3);
+    EXPECT_THROW(reference_attention(step), FatalError);
   }
 }
 

@@ -1,35 +1,12 @@
 #include <gtest/gtest.h>
 #include <test_device.h>
 
-#include <algorithm>
+#include "tests/kernels/cuda/attention_results.h"
 
-#include "kernels/cuda/ops.h"
-#include "kernels/reference/ops.h"
-#include "tests/kernels/attention_step.h"
+// AttentionMath::kFp32; attention_tensor_test.cc has kBf16.
 
 namespace paceline::kernels {
 namespace {
-
-using Floats = std::vector<float>;
-
-/// The reference's result, with each segment in a block of its own and without.
-void expect_equal(AttentionStep& step) {
-  Floats expected;
-  reference::attention(step.attention_params(expected));
-  Floats scratch;
-  const AttentionParams params = step.attention_params(scratch);
-  const int segments = 4;
-  Floats workspace(params.rows * params.num_heads * segments * (params.kv.head_dim + 2));
-  ASSERT_LE(params.page_table.stride * params.kv.page_size, segments * kAttentionSegment);
-  in_every_order([&] {
-    for (float* states : {workspace.data(), static_cast<float*>(nullptr)}) {
-      std::ranges::fill(workspace, std::numeric_limits<float>::quiet_NaN());
-      Floats out;
-      cuda::attention(step.attention_params(out), states, nullptr);
-      expect_same_bits(out, expected);
-    }
-  });
-}
 
 TEST(CudaAttention, SameBits) {
   for (const auto& [head_dim, format] : {std::pair{2, KvFormat::kBf16},
@@ -46,7 +23,7 @@ TEST(CudaAttention, SameBits) {
     step.append(rows, 2);
     step.keep(254, static_cast<int>(rows.size()));
     SCOPED_TRACE(head_dim);
-    expect_equal(step);
+    expect_reference_attention(step);
   }
 }
 
@@ -59,7 +36,7 @@ TEST(CudaAttention, SameBitsForManyHeadsAndMultiQuery) {
     step.append(prompt_rows(0, 0, 37), 3);
     std::ranges::reverse(step.kv_head);
     step.keep(30, 37);
-    expect_equal(step);
+    expect_reference_attention(step);
   }
 }
 
@@ -105,7 +82,7 @@ TEST(CudaAttention, ATreeNodeSeesItsAncestorsAtTheirDepth) {
     step.append({plain_row(0, 3), node(0, {0}), node(1, {0, 1}), node(2, {0, 2}),
                  node(3, {0, 1, 3}), node(4, {0, 2, 4})},
                 7);
-    expect_equal(step);
+    expect_reference_attention(step);
   }
 }
 
@@ -117,15 +94,15 @@ TEST(CudaAttention, NonFiniteKeysSpoilOnlyWhoSeesThem) {
         step.kv.data)[kv_offset(step.kv, step.table, 0, position, 1, KvPart::kKey, 0) + 3] =
         static_cast<std::uint16_t>(value);
   }
-  expect_equal(step);
+  expect_reference_attention(step);
 }
 
 TEST(CudaAttention, NoRowsAndNoHeads) {
   AttentionStep step({.num_heads = 0, .kv_heads = 1, .head_dim = 16}, 1, 16);
   step.append(prompt_rows(0, 0, 3), 8);
-  expect_equal(step);
+  expect_reference_attention(step);
   step.rows_at.clear();
-  expect_equal(step);
+  expect_reference_attention(step);
 }
 
 // One row behind a long text has a block for each segment; a long prompt's rows are blocks enough.

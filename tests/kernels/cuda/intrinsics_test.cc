@@ -33,6 +33,39 @@ TEST(CudaFp8, EveryCodeWidensExactly) {
   }
 }
 
+__global__ void widen_int8_kernel(std::uint32_t* halves) {
+  join_stream();
+  const std::uint32_t byte = threadIdx.x;
+  halves[byte] = widen_int8x2(pick_bytes(byte | 0x55aa00, 0x99000077 | (255 - byte) << 8, 0x1500));
+}
+
+TEST(CudaInt8, EveryByteWidensExactly) {
+  std::vector<std::uint32_t> halves(256);
+  launch("widen", {1, 256}, nullptr, widen_int8_kernel, halves.data());
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto bf16 = [](int bits) {
+      return std::uint32_t{fp32_to_bf16(static_cast<float>(static_cast<std::int8_t>(bits)))};
+    };
+    EXPECT_EQ(halves[byte], bf16(byte) | bf16(255 - byte) << 16) << byte;
+  }
+}
+
+__global__ void bytes_kernel(std::uint32_t* words) {
+  join_stream();
+  words[0] = pick_bytes(0x33221100, 0x77665544, 0x5410);
+  words[1] = pick_bytes(0x33221100, 0x77665544, 0x7632);
+  words[2] = pick_bytes(0x33221100, 0x77665544, 0x0246);
+  words[3] = round_bf16x2(1.0f, -2.0f);
+  words[4] = round_bf16x2(1.00390625f, 1.01171875f);  // halfway: to the even one
+}
+
+TEST(CudaBytes, WorkedExample) {
+  std::vector<std::uint32_t> words(5);
+  launch("bytes", {1, 1}, nullptr, bytes_kernel, words.data());
+  EXPECT_EQ(words, (std::vector<std::uint32_t>{0x55441100, 0x77663322, 0x00224466, 0xc0003f80,
+                                               0x3f823f80}));
+}
+
 // ---- products of a tile
 
 template <typename Sum>

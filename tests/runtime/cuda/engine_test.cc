@@ -65,6 +65,36 @@ TEST(CudaModel, Fp8IsItsOwnInChunksAndOnRanksAndNearTheReference) {
   }
 }
 
+// Attention in bf16, which only tensor cores have: its bits are others than those of fp32, near
+// them, and the same in chunks of any size and on any number of ranks.
+TEST(CudaModel, AttentionInBf16IsItsOwnInChunksAndOnRanks) {
+  Ids ids;  // more than a segment
+  for (std::int32_t i = 0; i < 264; ++i) ids.push_back(i * i % 61);
+  const auto single = parallel::make_single();
+  const auto cuda = kernels::make_cuda_backend({});
+  for (const kernels::KvFormat kv : {kernels::KvFormat::kBf16, kernels::KvFormat::kInt8}) {
+    const FixtureRank::Options bf16{.kv = kv, .attention = kernels::AttentionMath::kBf16};
+    FixtureRank in_fp32("llama_bf16", {.kv = kv}, *cuda, *single);
+    const std::vector<float> near = sequence_logits(in_fp32, *cuda, ids, 300);
+    FixtureRank alone("llama_bf16", bf16, *cuda, *single);
+    const std::vector<float> expected = sequence_logits(alone, *cuda, ids, 300);
+    float worst = 0, largest = 0;
+    for (std::size_t i = 0; i < near.size(); ++i) {
+      worst = std::max(worst, std::abs(expected[i] - near[i]));
+      largest = std::max(largest, std::abs(near[i]));
+    }
+    EXPECT_GT(worst, 0);
+    EXPECT_LT(worst, largest / 32);
+    for (const int ranks : {1, 3}) {
+      parallel::run_ranks(ranks, [&](parallel::Communicator& communicator) {
+        const auto backend = kernels::make_cuda_backend({});
+        FixtureRank rank("llama_bf16", bf16, *backend, communicator);
+        EXPECT_TRUE(sequence_logits(rank, *backend, ids, 51) == expected) << ranks << " ranks";
+      });
+    }
+  }
+}
+
 // Steps of the same sizes, recorded for one model, are not those of another on the same backend,
 // nor of the same model with another cache.
 TEST(CudaModel, TwoModelsOfOneBackendAreToldApart) {
@@ -112,6 +142,25 @@ TEST(CudaEngine, AnswersAreTheCpusWithAndWithoutDrafts) {
       EXPECT_EQ(
           answers_of(*backend, communicator, {.drafter = &oracle, .shape = {2, 4, 8}}, &stats),
           expected);
+      EXPECT_GT(stats.accepted_at[0], 0);
+    });
+  }
+}
+
+// With bf16 weights, whose products and attention tensor cores compute, answers are compared with
+// those of one rank without drafts.
+TEST(CudaEngine, AnswersInBf16DoNotDependOnDraftsAndRanks) {
+  const FixtureNumbers bf16{.model = "llama_bf16", .attention = kernels::AttentionMath::kBf16};
+  const auto single = parallel::make_single();
+  const Answers expected = answers_of(*kernels::make_cuda_backend({}), *single, {}, nullptr, bf16);
+  for (const int ranks : {1, 2}) {
+    parallel::run_ranks(ranks, [&](parallel::Communicator& communicator) {
+      const auto backend = kernels::make_cuda_backend({});
+      Oracle oracle(few_requests(), expected);
+      EngineStats stats;
+      EXPECT_EQ(answers_of(*backend, communicator, {.drafter = &oracle, .shape = {2, 4, 8}}, &stats,
+                           bf16),
+                expected);
       EXPECT_GT(stats.accepted_at[0], 0);
     });
   }

@@ -14,10 +14,18 @@ inline std::vector<EngineRequest> few_requests() {
   return few;
 }
 
-/// Of a tiny model with int4 weights.
+/// A tiny model, and in which numbers it is computed.
+struct FixtureNumbers {
+  const char* model = "llama_int4";
+  kernels::KvFormat kv = kernels::KvFormat::kBf16;
+  kernels::AttentionMath attention = kernels::AttentionMath::kFp32;
+};
+
 inline Answers answers_of(kernels::Backend& backend, parallel::Communicator& communicator,
-                          const Drafting& drafting, EngineStats* stats = nullptr) {
-  FixtureRank rank("llama_int4", {.kv = kernels::KvFormat::kBf16, .limits = kAmple}, backend,
+                          const Drafting& drafting, EngineStats* stats = nullptr,
+                          const FixtureNumbers& numbers = {}) {
+  FixtureRank rank(numbers.model,
+                   {.kv = numbers.kv, .attention = numbers.attention, .limits = kAmple}, backend,
                    communicator, drafting);
   Answers answers = run_to_end(rank.engine(), few_requests());
   if (stats != nullptr) *stats = rank.engine().stats();

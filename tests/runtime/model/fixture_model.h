@@ -28,6 +28,7 @@ class FixtureRank {
   struct Options {
     WeightChoice weights = WeightChoice::kAuto;
     kernels::KvFormat kv = kernels::KvFormat::kFp32;
+    kernels::AttentionMath attention = kernels::AttentionMath::kFp32;
     int virtual_shards = 8;
     SchedulerLimits limits{
         .max_sequences = 8, .max_rows = 512, .page_size = kPageSize, .num_pages = 64};
@@ -43,7 +44,7 @@ class FixtureRank {
         cache_(config_, plan_, options.kv, options.limits.num_pages, backend),
         model_(config_, checkpoint_, plan_, formats_,
                {.max_rows = options.limits.max_rows, .max_sampled = options.limits.max_rows},
-               backend, communicator),
+               backend, communicator, options.attention),
         engine_(model_, backend, communicator, options.limits, cache_.pool(),
                 {.terminate = [] { return false; }, .enter_phase = [](std::string_view) {}},
                 drafting) {}

@@ -132,6 +132,9 @@ TEST(NumericsId, NamesWhatBitsDependOn) {
             "cpu,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=dpbf16");
   EXPECT_EQ(numerics_id("cuda", bf16, 8, kernels::KvFormat::kBf16),
             "cuda,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,bf16=mma");
+  EXPECT_EQ(
+      numerics_id("cuda", bf16, 8, kernels::KvFormat::kInt8, 0, kernels::AttentionMath::kBf16),
+      "cuda,w=bf16,vocab=bf16,v=8,kv=int8,segment=256,attention=bf16,bf16=mma");
   EXPECT_EQ(numerics_id("cuda,linear=cublaslt130100/sm_90x132", bf16, 8, kernels::KvFormat::kBf16),
             "cuda,linear=cublaslt130100/sm_90x132,w=bf16,vocab=bf16,v=8,kv=bf16,segment=256,"
             "bf16=mma");
