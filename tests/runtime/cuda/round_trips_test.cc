@@ -15,10 +15,11 @@ struct Waits {
 };
 
 Waits waits_of(Engine& engine) {
-  run_to_end(engine, few_requests());  // now nothing is allocated any more
+  std::vector<EngineRequest> again = few_requests();
+  again.resize(3);
+  run_to_end(engine, again);  // now nothing is allocated any more
   const std::int64_t before = simt::host_waits();
   const std::int64_t steps = engine.stats().steps;
-  std::vector<EngineRequest> again = few_requests();
   for (EngineRequest& request : again) request.uid += 100;
   run_to_end(engine, again);
   Waits waits{simt::host_waits() - before, engine.stats()};

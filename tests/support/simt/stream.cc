@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/support/simt/block.h"
+#include "tests/support/simt/memory.h"
 
 namespace paceline::simt {
 namespace {
@@ -34,7 +35,10 @@ void do_first(SimtStream& stream) {
   work();
 }
 
+// Opening and closing the device's memory for each kernel anew would take longer than the kernels.
 void reach(SimtEvent& event, std::uint64_t record) {
+  if (event.reached >= record) return;
+  const HostAccess access;
   while (event.reached < record) do_first(*event.stream);
 }
 
@@ -53,6 +57,8 @@ void put_late(SimtStream* stream, std::function<void()> work) {
 }
 
 void finish(SimtStream& stream) {
+  if (stream.waiting.empty()) return;
+  const HostAccess access;
   while (!stream.waiting.empty()) do_first(stream);
 }
 
