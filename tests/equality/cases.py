@@ -81,7 +81,7 @@ class Case:
     @property
     def equal_on_all_devices(self):
         """Whether every backend computes the same bits (docs/cuda.md, "Products")."""
-        return self.weights not in ("bf16", "fp16") and self.attention != "bf16"
+        return self.weights not in ("bf16", "fp16", "fp8") and self.attention != "bf16"
 
     def kv_memory(self, tp):
         """Bytes per rank for POOL_PAGES pages, where the fullest of `tp` ranks has no more.
@@ -153,13 +153,15 @@ CASES = [
     Case("llama_int8", "auto"),
 ]
 
-# With bf16 weights and a cache of bf16 or int8 a GPU's tensor cores compute attention, too. These are
-# what can be chosen besides; the CPU has one kind of attention.
+# With bf16 weights and a cache of bf16 or int8 a GPU's tensor cores compute attention, too; the CPU
+# has one kind of attention, and no fp8. What can be chosen on a GPU besides.
 CASES_OF_CUDA = [
     Case("llama_gqa", "bf16", attention="fp32"),
     Case("uneven", "bf16", attention="fp32"),
     Case("uneven", "bf16", "int8"),
     Case("llama_mqa", "int8", attention="bf16"),
+    Case("llama_gqa", "fp8"),
+    Case("uneven", "fp8"),
 ]
 
 
@@ -167,7 +169,7 @@ def cases_of(device):
     """The cases of the default runs.
 
     >>> len(cases_of("cuda")) - len(cases_of("cpu"))
-    4
+    6
     """
     return [*CASES, *(CASES_OF_CUDA if device == "cuda" else [])]
 
