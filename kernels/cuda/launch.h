@@ -24,7 +24,7 @@ void check_call(const char* call, cudaError_t status);
 /// Throws a FatalError that names the op unless `status` is cudaSuccess.
 void check_launch(const char* op, cudaError_t status);
 
-/// Whether kernels of the current device may begin while those before them run.
+/// Whether kernels may begin on the current device while those before them run.
 bool overlaps_kernels();
 
 /// One-dimensional: every kernel computes from its number what a block works on.

@@ -249,11 +249,15 @@ inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+/// As kernels compiled for sm_90 are.
 inline constexpr int kSimtMajor = 9;
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
-  *value = kSimtMajor;
-  return cudaSetDevice(device);
+struct cudaFuncAttributes {
+  int ptxVersion = 10 * kSimtMajor;
+};
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  *attributes = {};
+  return cudaSuccess;
 }
 struct cudaUUID_t {
   char bytes[16];
