@@ -8,6 +8,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/cuda/backend.h"
+#include "runtime/drafting/step_costs.h"
 #include "runtime/model/attention_math.h"
 #include "runtime/model/fingerprint.h"
 
@@ -236,6 +237,7 @@ void Deployment::load(const runtime::LlamaModel::Limits& limits, std::int32_t nu
                                                    *backend_, group, attention_);
     drafting_->load(*model_, *backend_);
   });
+  if (!backend_->shares_host_memory()) runtime::warm_up(*model_, *backend_, cache_->pool());
   drafting_->measure(*model_, *backend_, replica(), cache_->pool(),
                      static_cast<std::int32_t>(std::min(limits.max_rows, limits.max_sampled)));
   checkpoint_.reset();  // its pages would count as this rank's memory

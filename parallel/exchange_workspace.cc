@@ -50,7 +50,12 @@ ExchangeWorkspace::ExchangeWorkspace(kernels::Backend& backend, Communicator& co
 // Graphs with exchanges must be gone before NCCL's communicator. None is under way: whoever runs
 // steps waits for them first.
 ExchangeWorkspace::~ExchangeWorkspace() {
-  if (communicator_.device() != nullptr) backend_.forget_repeats();
+  if (communicator_.device() == nullptr) return;
+  try {
+    backend_.forget_repeats();
+  } catch (const FatalError&) {
+    // The device has failed, which whoever waited for it has been told.
+  }
 }
 
 // `floats` is the same on all ranks: it follows from how rows, which agree, are dealt to all of
@@ -59,6 +64,8 @@ ExchangeWorkspace::~ExchangeWorkspace() {
 float* ExchangeWorkspace::reserve(std::int64_t floats) {
   const std::size_t bytes = static_cast<std::size_t>(floats) * sizeof(float);
   if (bytes <= buffer_.bytes()) return buffer_.as<float>();
+  // Graphs that know the buffer go before it does, and none is under way then.
+  if (communicator_.device() != nullptr) backend_.synchronize();
   backend_.forget_repeats();
   buffer_ = {};
   if (DeviceExchange* const device = communicator_.device()) {

@@ -159,7 +159,9 @@ void Watchdog::check_device() {
   const std::lock_guard lock(device_mutex_);
   if (device_wait_ == nullptr || giving_up_) return;
   const kernels::DeviceWait::Clock::duration waited = device_wait_->waited();
-  if (waited <= state_->patience() + kDeviceGrace) return;
+  const bool overdue = waited > state_->patience() + kDeviceGrace;
+  overdue_looks_ = overdue ? overdue_looks_ + 1 : 0;
+  if (overdue_looks_ < kernels::DeviceWait::kLooks) return;
   report_and_end(fmt::format("paceline: rank {} on {} has {}",
                              board_->entry(board_->local_rank()).world_rank, host_,
                              complaint(waited, device_, state_->phase())));

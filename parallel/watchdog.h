@@ -110,6 +110,7 @@ class Watchdog {
   std::shared_ptr<const kernels::DeviceWait> device_wait_;  // none: not watched
   std::string device_;
   const RankState* state_ = nullptr;
+  int overdue_looks_ = 0;  // one after the other
   std::chrono::steady_clock::time_point last_whole_ = std::chrono::steady_clock::now();
   std::thread thread_;
 };

@@ -11,6 +11,9 @@ namespace paceline::kernels {
 class DeviceWait {
  public:
   using Clock = std::chrono::steady_clock;
+  /// A process that was stopped finds that it has waited for long, and that the call is over a
+  /// moment later: a wait is too long if it has been at so many looks, some 100 ms apart.
+  static constexpr int kLooks = 5;
 
   /// The time of one call. A call within another counts from its own beginning; when it is over the
   /// other's time begins anew.

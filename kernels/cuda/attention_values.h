@@ -226,6 +226,7 @@ class TensorValues {
 
   __device__ void add_products(int block, std::uint32_t queries, const ValueWords& values,
                                Outputs& out) const {
+    __syncwarp();  // loads of keys that are not there have split it
     Words4 weights[kTiles][2];
     float rescale[kTiles][2];
     PACELINE_UNROLL

@@ -75,6 +75,7 @@ class CudaBackend final : public Backend {
   }
 
   ~CudaBackend() override {
+    const DeviceWait::Scope waiting(*wait_);
     (void)cudaStreamSynchronize(stream_);
     workspaces_.clear();
     products_.reset();

@@ -41,7 +41,8 @@ __device__ inline T* dynamic_shared() {
 // A kernel may begin while those before it on its stream still run: launch() asks for that where
 // the GPU can (sm_90 on; programmatic dependent launch), so that what it does before it needs their
 // results is done by then. Every thread of every kernel calls await_stream(), or join_stream()
-// first of all; before that it reads nothing but weights, and writes nothing.
+// first of all; before that it reads nothing but weights, and writes nothing. Those that write
+// weights are launched `after_all`, and let nothing begin early.
 
 /// Until all that was put on the stream before has been done and can be read. Its own end so
 /// implies theirs. Not to be left out by a thread that has nothing to do.
@@ -53,8 +54,7 @@ __device__ inline void await_stream() {
 #endif
 }
 
-/// From now on, or when all blocks have said so, what comes next on the stream may begin. Kernels
-/// that write weights never say so.
+/// When all blocks have said so, what comes next on the stream may begin.
 __device__ inline void let_next_begin() {
 #if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");

@@ -32,6 +32,8 @@ struct LaunchShape {
   std::int64_t blocks = 0;  // below 2^31; 0: there is nothing to do
   int threads = 0;          // per block
   std::size_t shared_bytes = 0;
+  /// It begins when all before it has been done, whatever that is; await_stream() is not called.
+  bool after_all = false;
 };
 
 /// The kernel calls await_stream() (kernels/cuda/intrinsics.h).
@@ -47,7 +49,7 @@ void launch(const char* op, const LaunchShape& shape, cudaStream_t stream,
   cudaLaunchAttribute early;
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
-  if (overlaps_kernels()) {
+  if (!shape.after_all && overlaps_kernels()) {
     config.attrs = &early;
     config.numAttrs = 1;
   }

@@ -186,6 +186,7 @@ __global__ void __launch_bounds__(kMostWarpsOfBlock* kWarpThreads, kPanels > 1 ?
     copy_rows(stage + Of::kCount - 1);
     copies.commit();
     if (panels == 0) continue;
+    __syncwarp();  // copies of no full round have split it
     const std::byte* from = stages + stage % Of::kCount * stage_bytes;
     const auto add = [&](int step) {  // for a panel that is not there, too: nobody looks at it
       add_step<kFormat, Of::kStrides>(from + weights_at + step * Of::kWeightBytes,

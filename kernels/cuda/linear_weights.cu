@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "kernels/cuda/elements.h"
-#include "kernels/cuda/intrinsics.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/step_inputs.h"
 
@@ -70,7 +69,6 @@ template <WeightFormat kFormat>
 __global__ void lay_out_kernel(const DeviceMatrixView weight, const StoredRows in,
                                std::int64_t row_bytes, std::int64_t first_row, std::int64_t rows,
                                std::byte* steps, float* channel_scales) {
-  await_stream();
   using Of = Runs<kFormat>;
   const std::int64_t row_runs = std::int64_t{weight.panel_steps} * Of::kCount;
   const std::int64_t panels = (rows + kPanel - 1) / kPanel;
@@ -115,8 +113,10 @@ void lay_out_weights(const DeviceMatrixView& weight, const StoredRows& in, std::
     const std::int64_t panels = (rows + kPanel - 1) / kPanel;
     const std::int64_t runs =
         panels * Runs<kFormat>::kOutputs * weight.panel_steps * Runs<kFormat>::kCount;
-    launch("pack", shape_of_elements(runs), stream, lay_out_kernel<kFormat>, weight, in, bytes,
-           first_row, rows, steps, channel_scales);
+    LaunchShape shape = shape_of_elements(runs);
+    shape.after_all = true;  // the copy of `in`, too, which is on another stream
+    launch("pack", shape, stream, lay_out_kernel<kFormat>, weight, in, bytes, first_row, rows,
+           steps, channel_scales);
   };
   switch (weight.format) {
     case WeightFormat::kFp32:

@@ -13,7 +13,6 @@ namespace {
 /// from [rows, cols]; to [rows, stride].
 __global__ void place_rows_kernel(const std::uint16_t* from, std::int64_t rows, std::int64_t cols,
                                   std::int64_t stride, std::uint16_t* to) {
-  await_stream();
   for (std::int64_t i = first_element(); i < rows * cols; i += element_step()) {
     to[i / cols * stride + i % cols] = from[i];
   }
@@ -47,8 +46,10 @@ bool is_bf16(const RowMajorMatrix& matrix) { return matrix.format() == WeightFor
 
 void place_rows(const RowMajorMatrix& matrix, const std::uint16_t* piece, std::int64_t rows,
                 std::uint16_t* to, cudaStream_t stream) {
-  launch("place_rows", shape_of_elements(rows * matrix.cols()), stream, place_rows_kernel, piece,
-         rows, matrix.cols(), matrix.stride(), to);
+  LaunchShape shape = shape_of_elements(rows * matrix.cols());
+  shape.after_all = true;  // the copy of `piece`, too, which is on another stream
+  launch("place_rows", shape, stream, place_rows_kernel, piece, rows, matrix.cols(),
+         matrix.stride(), to);
 }
 
 void write_zeros(float* out, std::int64_t count, cudaStream_t stream) {

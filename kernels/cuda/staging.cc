@@ -57,6 +57,7 @@ void read_piece(const MatrixSource& matrix, IndexRange rows, const RowSpace& to,
 }  // namespace
 
 Staging::~Staging() {
+  const DeviceWait::Scope waiting(*wait_);
   for (Slot& slot : slots_) {
     if (slot.copied == nullptr) continue;
     (void)cudaEventSynchronize(slot.copied);

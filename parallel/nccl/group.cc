@@ -138,8 +138,11 @@ class NcclGroup final : public Communicator, private DeviceExchange {
     throw_if_failed();
     if (bytes == 0) return {};
     try {
-      const kernels::DeviceWait::Scope waiting(*members_.wait);
-      void* const memory = calls_->allocate(bytes);
+      void* memory = nullptr;
+      {
+        const kernels::DeviceWait::Scope waiting(*members_.wait);
+        memory = calls_->allocate(bytes);
+      }
       if (!everywhere(memory != nullptr)) {
         if (memory != nullptr) calls_->free(memory);
         return {};
@@ -257,7 +260,12 @@ class NcclGroup final : public Communicator, private DeviceExchange {
   template <typename Operation>
   void by_host(const Operation& operation) {
     throw_if_failed();
-    operation(*members_.host);
+    try {
+      operation(*members_.host);
+    } catch (const FatalError& error) {
+      members_.end_job(error.what());  // who unwinds may wait for a stream that waits for that rank
+      throw;
+    }
     throw_if_failed();
   }
 

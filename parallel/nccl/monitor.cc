@@ -40,7 +40,10 @@ void NcclMonitor::watch() {
 // waits for it: the tokens of every step come from there.
 std::string NcclMonitor::find_trouble() {
   const kernels::DeviceWait::Clock::duration waited = wait_.waited();
-  if (waited > state_.patience()) return complaint(waited, describe_(), state_.phase());
+  overdue_looks_ = waited > state_.patience() ? overdue_looks_ + 1 : 0;
+  if (overdue_looks_ >= kernels::DeviceWait::kLooks) {
+    return complaint(waited, describe_(), state_.phase());
+  }
   return calls_.status() == NcclCalls::Status::kFailed ? calls_.error() : std::string();
 }
 

@@ -39,6 +39,7 @@ class NcclMonitor {
   const RankState& state_;
   std::function<std::string()> describe_;
   std::function<void(const std::string&)> on_trouble_;
+  int overdue_looks_ = 0;  // one after the other; the monitor's thread
   std::mutex mutex_;
   std::condition_variable wake_;
   bool ending_ = false;

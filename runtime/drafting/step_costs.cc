@@ -137,6 +137,13 @@ void share(Points& points, parallel::Communicator& communicator) {
 double StepCosts::step_seconds(std::int32_t rows) const { return between(step, rows); }
 double StepCosts::draft_seconds(std::int32_t beams) const { return between(draft, beams); }
 
+void warm_up(LlamaModel& model, kernels::Backend& backend, const kernels::KvPool& cache) {
+  const kernels::Buffer token = backend.allocate(sizeof(std::int32_t));
+  const float* hidden = model.forward(batch_of(1, cache), cache);
+  model.largest(model.part_of_logits(hidden, 1), token.as<std::int32_t>(), 1);
+  backend.synchronize();
+}
+
 StepCosts measure_step_costs(const MeasuredEngine& engine) {
   constexpr double kPatience = 0.3;
   StepCosts costs;

@@ -35,6 +35,10 @@ struct MeasuredEngine {
   std::int32_t max_rows;         ///< of a step, all with logits
 };
 
+/// Feeds one row through the model, so that what a GPU's driver compiles or loads for a kernel's
+/// first launch is there before requests wait for it. All ranks call it; nobody holds pages yet.
+void warm_up(LlamaModel& model, kernels::Backend& backend, const kernels::KvPool& cache);
+
 /// Measures in about half a second. All ranks of the communicator call it; all get the first one's
 /// figures.
 StepCosts measure_step_costs(const MeasuredEngine& engine);
