@@ -18,8 +18,9 @@ void place_each_tree(const PlaceTreesParams& params) {
           tree.nodes, place.rows, place.sampled_rows);
     params.batch.accept[place.accept].nodes = tree.nodes;
     for (std::int32_t i = 0; i < place.rows; ++i) {
-      check(place_row(params.batch, place, nodes, tree.nodes, i),
-            "place_trees: a node of depth {}, expected at most {}", nodes[i].depth, place.depth);
+      if (place_row(params.batch, place, nodes, tree.nodes, i)) continue;
+      throw FatalError("place_trees: a node of depth {}, expected at most {}", nodes[i].depth,
+                       place.depth);
     }
     for (std::int32_t i = 0; i < place.sampled_rows; ++i) {
       place_sampled_row(params.batch, place, nodes, tree.nodes, i);
