@@ -240,6 +240,7 @@ std::vector<kernels::AcceptedPath> Engine::read_results(LaidOutStep& step) {
     bytes += step.draft.bytes;
   }
   std::vector<kernels::AcceptedPath> paths(step.batch.sampled.size());
+  if (paths.empty()) return paths;
   std::memcpy(paths.data(), bytes, paths.size() * sizeof(kernels::AcceptedPath));
   return paths;
 }
